@@ -1,6 +1,7 @@
 package host
 
 import (
+	"io/fs"
 	"maps"
 	"time"
 )
@@ -29,6 +30,11 @@ type OwnedPackage struct {
 type OwnedFile struct {
 	// Digest is that of the content last written.
 	Digest string `json:"digest"`
+	// Mode, Owner and Group are what the task asked for then. They tell drift
+	// from a changed manifest; nothing else depends on them.
+	Mode  fs.FileMode `json:"mode,omitempty"`
+	Owner string      `json:"owner,omitempty"`
+	Group string      `json:"group,omitempty"`
 }
 
 // OwnedUnit is a unit file that the agent wrote.

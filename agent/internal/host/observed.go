@@ -31,9 +31,15 @@ type FileState struct {
 	Size         int64
 	Mode         fs.FileMode // permission bits
 	Owner, Group string      // names, or decimal ids without a name
+	// UID and GID are the same as numbers, for tasks that name owners by number.
+	UID, GID uint32
 	// Err is set when the path could not be read.
 	Err string
 }
+
+// UnitMode is the mode of every unit file that the agent writes. Unit files
+// belong to the user and group that the agent runs as.
+const UnitMode fs.FileMode = 0o644
 
 // UnitState is one unit as its manager and the file system show it.
 type UnitState struct {
