@@ -1,0 +1,249 @@
+package loop
+
+import (
+	"context"
+	"log/slog"
+	"math/rand/v2"
+	"time"
+
+	"github.com/gpuaas/node-agent/agent/internal/guard"
+	"github.com/gpuaas/node-agent/agent/internal/host"
+	"github.com/gpuaas/node-agent/agent/internal/journal"
+	"github.com/gpuaas/node-agent/agent/internal/report"
+	"github.com/gpuaas/node-agent/schema/task"
+	"github.com/gpuaas/node-agent/schema/trust"
+	v1 "github.com/gpuaas/node-agent/schema/v1"
+)
+
+// Snapshot is one immutable commit of the signed branch.
+type Snapshot interface {
+	trust.Files
+	// ID is the commit's hash.
+	ID() string
+}
+
+// Source answers whether the signed branch moved.
+type Source interface {
+	// Poll returns nil when the branch still is at known, else what is there
+	// now. Errors are host.Errors; all may be tried again.
+	Poll(ctx context.Context, known string) (Snapshot, error)
+}
+
+// Packages stages, reads and collects packages.
+type Packages interface {
+	// Stage fetches, verifies and unpacks; done already is success.
+	Stage(ctx context.Context, p task.Package) error
+	// ReadFile returns a file of a staged package.
+	ReadFile(name, digest, file string) ([]byte, error)
+	// Collect removes every version but those to keep, by package name, and
+	// downloads that nothing needs any more.
+	Collect(keep map[string][]string) error
+}
+
+// Observer looks at the host.
+type Observer interface {
+	Observe(ctx context.Context, resources []task.Resource, inv host.Inventory) (host.Observed, error)
+}
+
+// Applier runs steps. It updates inv through save before and after each.
+type Applier interface {
+	Apply(ctx context.Context, steps []host.Step, inv *host.Inventory, save func(host.Inventory) error, record func(StepRecord)) error
+}
+
+// StepRecord is one executed step, for the audit log.
+type StepRecord struct {
+	Step          host.Step
+	Before, After string
+	Err           error
+}
+
+// Prober watches services after a change.
+type Prober interface {
+	// Probe returns nil when all services were healthy for as long as they ask.
+	Probe(ctx context.Context, services []task.Service) error
+}
+
+// Watcher wakes the loop when something on the host may have changed.
+type Watcher interface {
+	// Watch replaces the set of watched paths and units.
+	Watch(paths, units []string)
+	// Changes delivers a word for the log; a value may stand for many changes.
+	Changes() <-chan string
+}
+
+// Notifier tells the service manager.
+type Notifier interface {
+	Ready()
+	Status(text string)
+	// Alive is called while the loop makes progress.
+	Alive()
+	Stopping()
+}
+
+// Parts are what the loop drives. All are required.
+type Parts struct {
+	Source   Source
+	Packages Packages
+	Observer Observer
+	Applier  Applier
+	Prober   Prober
+	Watcher  Watcher
+	Notifier Notifier
+	Journal  *journal.Journal
+	Audit    *report.Audit
+	Log      *slog.Logger
+	// Publish makes a status document visible.
+	Publish func(v1.NodeStatus) error
+	// Rest lets go of memory that a pass needed and waiting doesn't.
+	Rest func()
+}
+
+// Settings are the loop's plain parameters.
+type Settings struct {
+	Node, Team    string
+	AgentVersion  string
+	BuildTime     time.Time
+	BootstrapRoot func() ([]byte, error)
+	Guard         guard.Guard
+	PollInterval  time.Duration
+	PollTimeout   time.Duration
+	ScanInterval  time.Duration
+	StaleAfter    time.Duration
+	Now           func() time.Time
+}
+
+// Loop is the agent. Its methods must be called from one goroutine.
+type Loop struct {
+	Settings
+	Parts
+	phase  Phase
+	status v1.NodeStatus
+	stored trust.State
+	// verified is what the newest verification returned; nil before the first.
+	verified *trust.Verified
+	// seen is the commit that was last judged, good or bad: it isn't fetched again.
+	seen         string
+	pollFailures int
+	// retryAt is when a manifest that failed for a passing reason may be tried again.
+	retryAt time.Time
+	damper  damper
+	// resumed is true until the first pass is over: a crash may have cut a
+	// probation short, so all services of an uncommitted manifest are watched.
+	resumed bool
+}
+
+// New returns a loop over an open journal. It restores and re-verifies what was
+// last trusted; setAside names state files that were corrupt.
+func New(s Settings, p Parts, setAside []string) (*Loop, error) {
+	l := &Loop{Settings: s, Parts: p, phase: Idle, resumed: true}
+	l.status = newStatus(s)
+	for _, name := range setAside {
+		l.Log.Error("state was corrupt and is set aside", "file", name)
+	}
+	if err := l.restoreTrust(); err != nil {
+		return nil, err
+	}
+	return l, nil
+}
+
+// Run works until ctx ends. wake triggers a poll and a full look at once (SIGHUP).
+// It returns nil when ctx ended.
+func (l *Loop) Run(ctx context.Context, wake <-chan struct{}) error {
+	defer l.Notifier.Stopping()
+	// What was verified before is enforced before the network is asked: a node
+	// that boots while the git server is down still gets its services.
+	l.converge(ctx, "start")
+	l.Notifier.Ready()
+	poll, scan := time.NewTimer(0), time.NewTimer(l.ScanInterval)
+	damped := time.NewTimer(time.Hour)
+	damped.Stop()
+	defer poll.Stop()
+	defer scan.Stop()
+	defer damped.Stop()
+	for {
+		l.rest()
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-wake:
+			l.Log.Info("woken", "by", "signal")
+			l.retryAt = time.Time{}
+			l.pollAndConverge(ctx, "signal")
+			poll.Reset(l.nextPoll())
+		case <-poll.C:
+			l.pollAndConverge(ctx, "poll")
+			poll.Reset(l.nextPoll())
+		case <-scan.C:
+			l.converge(ctx, "scan")
+			scan.Reset(jitter(l.ScanInterval))
+		case what := <-l.Watcher.Changes():
+			now := l.Now()
+			if until := l.damper.until(now); until.After(now) {
+				l.Log.Warn("drift is repaired again and again: waiting before the next repair", "changed", what, "until", until.UTC())
+				damped.Reset(until.Sub(now))
+				continue
+			}
+			l.converge(ctx, "changed: "+what)
+		case <-damped.C:
+			l.converge(ctx, "damped drift")
+		}
+		if !l.retryAt.IsZero() {
+			damped.Reset(max(l.retryAt.Sub(l.Now()), time.Second))
+		}
+	}
+}
+
+// Once polls and reconciles once and returns the status; its error is the
+// status' last one, for a caller that wants an exit code.
+func (l *Loop) Once(ctx context.Context) v1.NodeStatus {
+	l.pollAndConverge(ctx, "once")
+	return l.status
+}
+
+func (l *Loop) pollAndConverge(ctx context.Context, cause string) {
+	moved := l.poll(ctx)
+	// Nothing new and nothing owed: the events and the scan watch the host.
+	if moved || cause != "poll" || l.owes() {
+		l.converge(ctx, cause)
+		return
+	}
+	l.publish()
+}
+
+// owes reports whether the newest manifest is neither reached nor held.
+func (l *Loop) owes() bool {
+	s := l.Journal.State
+	return s.Target != nil && s.Hold == nil && (s.LastGood == nil || *s.LastGood != *s.Target)
+}
+
+func (l *Loop) nextPoll() time.Duration {
+	return jitter(max(l.PollInterval, min(l.PollInterval<<min(l.pollFailures, 6), 10*time.Minute)))
+}
+
+func (l *Loop) rest() {
+	l.Notifier.Alive()
+	if l.Rest != nil {
+		l.Rest()
+	}
+}
+
+// jitter spreads d by a tenth up and down, so that nodes that started together
+// don't ask together.
+func jitter(d time.Duration) time.Duration {
+	return d - d/10 + rand.N(d/5+1)
+}
+
+// to moves the phase machine and makes the phase durable.
+func (l *Loop) to(p Phase) {
+	next, err := l.phase.next(p)
+	if err != nil {
+		l.Log.Error("phase machine", "error", err)
+		return
+	}
+	if next == l.phase {
+		return
+	}
+	l.Log.Debug("phase", "from", l.phase, "to", next)
+	l.phase = next
+	l.Notifier.Status(string(next))
+}

@@ -1,0 +1,163 @@
+package loop
+
+import (
+	"fmt"
+	"maps"
+	"slices"
+	"time"
+
+	"github.com/gpuaas/node-agent/agent/internal/host"
+	"github.com/gpuaas/node-agent/agent/internal/report"
+	"github.com/gpuaas/node-agent/schema/task"
+	v1 "github.com/gpuaas/node-agent/schema/v1"
+)
+
+func newStatus(s Settings) v1.NodeStatus {
+	st := v1.NodeStatus{
+		TypeMeta: v1.TypeMeta{APIVersion: v1.APIVersion, Kind: v1.KindNodeStatus},
+		Node:     s.Node, AgentVersion: s.AgentVersion, Phase: string(Idle),
+	}
+	for _, t := range []v1.ConditionType{v1.Verified, v1.Fresh, v1.Staged, v1.Applied, v1.Healthy, v1.Drifted} {
+		st.Conditions = report.SetCondition(st.Conditions, s.Now(), v1.Condition{Type: t, Status: v1.Unknown, Reason: v1.ReasonPending})
+	}
+	return st
+}
+
+func (l *Loop) condition(t v1.ConditionType, status v1.ConditionStatus, reason v1.Reason, message string) {
+	l.status.Conditions = report.SetCondition(l.status.Conditions, l.Now(),
+		v1.Condition{Type: t, Status: status, Reason: reason, Message: message})
+}
+
+// fail records the last error.
+func (l *Loop) fail(phase string, e *host.Error) {
+	s := l.statusError(phase, e)
+	l.status.LastError = &s
+}
+
+func (l *Loop) statusError(phase string, e *host.Error) v1.StatusError {
+	return v1.StatusError{Phase: phase, Component: e.Component, Element: e.Element,
+		Category: e.Reason, Message: e.Err.Error(), Time: l.Now().UTC().Truncate(time.Second)}
+}
+
+func (l *Loop) lastErrorIn(component string) bool {
+	return l.status.LastError != nil && l.status.LastError.Component == component
+}
+
+// publish completes the status document and makes it visible.
+func (l *Loop) publish() {
+	l.freshness()
+	l.status.Phase = string(l.phase)
+	l.status.Updated = l.Now().UTC().Truncate(time.Second)
+	if err := l.Publish(l.status); err != nil {
+		l.Log.Error("cannot write the status document", "error", err)
+	}
+}
+
+// freshness judges age: of the metadata, and of the last answer of the source.
+func (l *Loop) freshness() {
+	now := l.Now()
+	last := l.Journal.State.LastContact
+	switch {
+	case l.verified == nil:
+		if l.pollFailures > 0 {
+			l.condition(v1.Fresh, v1.False, v1.ReasonSourceUnreachable, "the signed branch was never reached")
+		}
+	case l.expired(now):
+	case !last.IsZero() && now.Sub(last) > l.StaleAfter:
+		l.condition(v1.Fresh, v1.False, v1.ReasonSourceUnreachable, fmt.Sprintf(
+			"the source last answered %s ago; the limit is %s", now.Sub(last).Round(time.Second), l.StaleAfter))
+	default:
+		l.condition(v1.Fresh, v1.True, v1.ReasonOK, "")
+	}
+}
+
+func (l *Loop) expired(now time.Time) bool {
+	role, when, expired := l.verified.ExpiredAt(now)
+	if expired {
+		l.condition(v1.Fresh, v1.False, v1.ReasonExpired, fmt.Sprintf(
+			"%s metadata expired at %s: nothing new is taken; have the signer re-sign it", role, when.UTC().Format(time.RFC3339)))
+	}
+	return expired
+}
+
+// reached says that the host is as d wants it.
+func (l *Loop) reached(d desired, steps []host.Step) {
+	l.status.ObservedGeneration = d.name.Generation
+	l.elements(d)
+	l.watch(d)
+	if l.isTarget(d) {
+		l.condition(v1.Staged, v1.True, v1.ReasonOK, "")
+		l.condition(v1.Applied, v1.True, v1.ReasonOK, "")
+		if e := l.status.LastError; e != nil && e.Component != "source" && e.Component != "trust" {
+			l.status.LastError = nil
+		}
+		l.to(Committed)
+	}
+	l.condition(v1.Healthy, v1.True, v1.ReasonOK, "")
+	l.condition(v1.Drifted, v1.False, v1.ReasonOK, "")
+}
+
+// noteDrift counts and reports what is about to be repaired.
+func (l *Loop) noteDrift(steps []host.Step) {
+	for _, s := range steps {
+		if s.Action == host.StagePackage {
+			continue
+		}
+		l.status.Repairs++
+		l.condition(v1.Drifted, v1.True, v1.ReasonDrift, fmt.Sprintf("%s: %s", s.Ref, s.Reason))
+	}
+	l.damper.repaired(l.Now())
+}
+
+// elements lists packages and tasks as they are after a pass that reached d.
+func (l *Loop) elements(d desired) {
+	l.status.Packages, l.status.Tasks = nil, nil
+	for _, p := range d.manifest.Packages {
+		l.status.Packages = append(l.status.Packages, v1.ElementStatus{Name: p.Name, State: v1.ElementCurrent, Digest: p.Digest})
+	}
+	for _, t := range d.manifest.Tasks {
+		l.status.Tasks = append(l.status.Tasks, v1.ElementStatus{Name: t.ID, Type: t.Type, State: v1.ElementCurrent})
+	}
+}
+
+// watch has the host watched for changes to what d made.
+func (l *Loop) watch(d desired) {
+	paths, units := map[string]bool{}, map[string]bool{}
+	for _, r := range d.resources {
+		switch r := r.(type) {
+		case task.File:
+			paths[r.Path] = true
+		case task.Unit:
+			units[r.Name] = true
+		case task.Service:
+			units[r.Unit] = true
+		}
+	}
+	l.Watcher.Watch(slices.Sorted(maps.Keys(paths)), slices.Sorted(maps.Keys(units)))
+}
+
+// audit appends a record about the target.
+func (l *Loop) audit(r report.Record) {
+	r.Time = l.Now()
+	if r.Manifest == "" && l.Journal.State.Target != nil {
+		r.Generation, r.Manifest = l.Journal.State.Target.Generation, l.Journal.State.Target.Digest
+	}
+	if r.Commit == "" {
+		r.Commit = l.Journal.State.Commit
+	}
+	if l.verified != nil {
+		r.SignedBy = l.verified.Trust().KeyIDs[l.Team]
+	}
+	if err := l.Audit.Append(r); err != nil {
+		l.Log.Error("cannot write the audit log", "error", err)
+	}
+}
+
+func (l *Loop) auditStep(s StepRecord) {
+	r := report.Record{Event: "step", Action: s.Step.Action.String(), Resource: s.Step.Ref, Task: s.Step.Task,
+		Reason: s.Step.Reason, Before: s.Before, After: s.After, Result: "ok"}
+	if s.Err != nil {
+		r.Result, r.Error = "failed", s.Err.Error()
+	}
+	l.audit(r)
+}
