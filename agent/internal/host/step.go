@@ -3,6 +3,7 @@ package host
 import (
 	"cmp"
 	"slices"
+	"strings"
 
 	"github.com/gpuaas/node-agent/schema/task"
 )
@@ -87,11 +88,21 @@ type Step struct {
 	Invocation string `json:"-"`
 }
 
-// SortSteps puts steps in the order in which they run: by action, then name.
+// SortSteps puts steps in the order in which they run: by action, then sockets,
+// timers and paths before the services that they start, then name. A socket
+// whose service runs already can't be started, and a service that is stopped
+// first would be started again by its socket.
 func SortSteps(steps []Step) {
 	slices.SortStableFunc(steps, func(a, b Step) int {
-		return cmp.Or(cmp.Compare(a.Action, b.Action), cmp.Compare(a.Ref, b.Ref))
+		return cmp.Or(cmp.Compare(a.Action, b.Action), cmp.Compare(triggered(a), triggered(b)), cmp.Compare(a.Ref, b.Ref))
 	})
+}
+
+func triggered(s Step) int {
+	if strings.HasPrefix(s.Ref, "service/") && strings.HasSuffix(s.Ref, ".service") {
+		return 1
+	}
+	return 0
 }
 
 // Disruptive reports whether any step changes what runs on the host now.
