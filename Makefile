@@ -1,0 +1,90 @@
+# make demo    the whole story, on real systemd, git and OCI registry
+# make test    every test; installs what it needs where it may
+# make check   what CI runs: formatting, linters, generated files, race detector, tests
+# make bench   the numbers of docs/benchmarks.md, measured here
+# make help    the rest
+
+SHELL := /bin/bash
+.DEFAULT_GOAL := build
+
+CACHE := $(CURDIR)/.cache
+TOOLS := $(CACHE)/bin
+# Versions of what is built through the Go module proxy, pinned.
+REGISTRY_VERSION := v3.1.2
+NODE_EXPORTER_VERSION := v1.12.1
+GOLANGCI_VERSION := v2.15.0
+
+VERSION := $(shell git describe --tags --always --dirty 2>/dev/null || echo dev)
+DATE := $(shell TZ=UTC git log -1 --format=%cd --date=format-local:%Y-%m-%dT%H:%M:%SZ 2>/dev/null)
+INFO := github.com/gpuaas/node-agent/internal/buildinfo
+GOFLAGS_BUILD := -trimpath -ldflags "-s -w -X $(INFO).version=$(VERSION) -X $(INFO).date=$(DATE)"
+
+export PATH := $(TOOLS):$(PATH)
+export GPUAAS_TEST_REGISTRY := $(TOOLS)/registry
+export GPUAAS_TEST_NODE_EXPORTER := $(TOOLS)/node_exporter
+
+.PHONY: help
+help: ## Show this list
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
+
+.PHONY: build
+build: ## Build both binaries into bin/
+	CGO_ENABLED=0 go build $(GOFLAGS_BUILD) -o bin/ ./agent/cmd/gpuaas-node-agent ./signer/cmd/gpuaas-signer
+
+.PHONY: demo
+demo: build deps servers ## Play the main story; KEEP=1 leaves everything running
+	go run ./test/demo $(if $(KEEP),-keep)
+
+.PHONY: test
+test: deps servers ## Run every test
+	go test -timeout 20m ./...
+
+.PHONY: test-race
+test-race: deps servers
+	go test -race -timeout 30m ./...
+
+.PHONY: check
+check: format lint generated test-race ## Everything that CI runs, but for the demo
+
+.PHONY: bench
+bench: build deps servers ## Measure the numbers of the design beside their peers
+	go run ./test/bench $(BENCH)
+
+.PHONY: format
+format: ## Fail where gofmt would change a file
+	@out="$$(gofmt -l agent signer schema internal test examples fleet-repo-template)"; \
+	if [ -n "$$out" ]; then echo "gofmt would change:"; echo "$$out"; exit 1; fi
+
+.PHONY: lint
+lint: $(TOOLS)/golangci-lint
+	go vet ./...
+	golangci-lint run ./...
+
+.PHONY: generate
+generate: ## Make JSON Schemas and command references anew
+	go generate ./...
+
+.PHONY: generated
+generated: generate
+	@git diff --exit-code -- schema docs fleet-repo-template || \
+	{ echo "generated files are not up to date: commit what \`make generate\` made"; exit 1; }
+
+.PHONY: deps
+deps: ## Install from Debian what tests and demo need; say what is missing where that is not allowed
+	@scripts/deps
+
+.PHONY: servers
+servers: $(TOOLS)/registry-$(REGISTRY_VERSION) $(TOOLS)/node_exporter-$(NODE_EXPORTER_VERSION)
+
+# Each tool is a file with its version in the name, and a link without it.
+$(TOOLS)/registry-$(REGISTRY_VERSION):
+	scripts/tool registry $(REGISTRY_VERSION) github.com/distribution/distribution/v3/cmd/registry
+$(TOOLS)/node_exporter-$(NODE_EXPORTER_VERSION):
+	scripts/tool node_exporter $(NODE_EXPORTER_VERSION) github.com/prometheus/node_exporter
+$(TOOLS)/golangci-lint-$(GOLANGCI_VERSION):
+	scripts/tool golangci-lint $(GOLANGCI_VERSION) github.com/golangci/golangci-lint/v2/cmd/golangci-lint
+$(TOOLS)/golangci-lint: $(TOOLS)/golangci-lint-$(GOLANGCI_VERSION)
+
+.PHONY: clean
+clean: ## Remove what was built
+	rm -rf bin dist $(CACHE)
