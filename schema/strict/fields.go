@@ -10,9 +10,10 @@ import (
 
 // structField is one field of a struct, by its `yaml` tag.
 type structField struct {
-	name     string
-	index    []int
-	required bool
+	name      string
+	index     []int
+	required  bool
+	omitEmpty bool
 }
 
 // fields returns the fields of a struct type in the order of the source, those
@@ -38,11 +39,8 @@ func (d *decoder) fields(t reflect.Type) []structField {
 			name = strings.ToLower(f.Name)
 		}
 		pointer := f.Type.Kind() == reflect.Pointer && f.Type.Elem() != nodeType
-		out = append(out, structField{
-			name:     name,
-			index:    []int{i},
-			required: !pointer && !strings.Contains(options, "omitempty"),
-		})
+		omitEmpty := strings.Contains(options, "omitempty")
+		out = append(out, structField{name: name, index: []int{i}, required: !pointer && !omitEmpty, omitEmpty: omitEmpty})
 	}
 	d.types[t] = out
 	return out

@@ -11,7 +11,8 @@ import (
 // implement Resource.
 type Resource interface {
 	// Ref names the resource on its node, "kind/name": "package/node-exporter",
-	// "file//etc/gpuaas/x.env", "unit/gpuaas-x.service", "service/gpuaas-x.service".
+	// "file//etc/gpuaas/x.env", "unit/gpuaas-x.service", "service/gpuaas-x.service",
+	// "action/restart-once" for a one-shot, by its task.
 	// Two resources of one manifest never share a Ref.
 	Ref() string
 	// Task is the id of the task that declared it, or "" for an entry of the
@@ -116,8 +117,14 @@ func (f File) Ref() string { return "file/" + f.Path }
 // Ref implements Resource.
 func (u Unit) Ref() string { return "unit/" + u.Name }
 
-// Ref implements Resource.
-func (s Service) Ref() string { return "service/" + s.Unit }
+// Ref implements Resource. A one-shot has a name of its own, "action/<task id>",
+// because a unit may have both a state and one-shots.
+func (s Service) Ref() string {
+	if s.Action != "" {
+		return "action/" + s.Source
+	}
+	return "service/" + s.Unit
+}
 
 // PackageRef is the Ref of the package with that name.
 func PackageRef(name string) string { return "package/" + name }

@@ -89,3 +89,37 @@ const (
 	ReasonInternal        Reason = "Internal"
 	ReasonNotYetConverged Reason = "NotYetConverged"
 )
+
+// The closed sets, in the order in which the documentation lists them.
+
+// ConditionTypes returns the types of condition, in the order in which status shows them.
+func ConditionTypes() []ConditionType {
+	return []ConditionType{Verified, Fresh, Staged, Applied, Healthy, Drifted}
+}
+
+// ConditionStatuses returns what a condition's status may be.
+func ConditionStatuses() []ConditionStatus { return []ConditionStatus{True, False, Unknown} }
+
+// ElementStates returns the states of packages and tasks.
+func ElementStates() []ElementState {
+	return []ElementState{ElementPending, ElementCurrent, ElementFailed, ElementDrifted}
+}
+
+// Phases returns the names of the agent's phases, in the order of a reconcile.
+func Phases() []string {
+	return []string{"Idle", "Verified", "Planned", "Staged", "Applying", "Probation", "Committed", "RolledBack", "Held"}
+}
+
+// Reasons returns every reason.
+func Reasons() []Reason {
+	return []Reason{
+		ReasonOK, ReasonPending,
+		ReasonSourceUnreachable, ReasonSourceEmpty, ReasonSourceLimits,
+		ReasonUnsigned, ReasonRollback, ReasonExpired, ReasonMixAndMatch, ReasonMissing, ReasonMalformed,
+		ReasonNotDelegated, ReasonNoManifest, ReasonWrongNode, ReasonBootstrapRoot, ReasonStateCorrupt, ReasonUnknownVersion,
+		ReasonGuard, ReasonConflict,
+		ReasonRegistryUnreachable, ReasonPackageNotFound, ReasonDigestMismatch, ReasonPackageInvalid, ReasonPlatform, ReasonNoSpace,
+		ReasonNotWritable, ReasonSystemdMissing, ReasonUnitInvalid, ReasonJobFailed, ReasonUnhealthy, ReasonHeld,
+		ReasonRolledBack, ReasonDrift, ReasonSuspended, ReasonConfig, ReasonAlreadyRunning, ReasonInternal, ReasonNotYetConverged,
+	}
+}

@@ -207,10 +207,10 @@ type ElementStatus struct {
 // TrustStatus is what the node believes, and until when.
 type TrustStatus struct {
 	RootVersion int64                `yaml:"rootVersion" json:"rootVersion"`
-	Versions    map[string]int64     `yaml:"versions" json:"versions"`
-	Expires     map[string]time.Time `yaml:"expires" json:"expires"`
+	Versions    map[string]int64     `yaml:"versions,omitempty" json:"versions,omitempty"`
+	Expires     map[string]time.Time `yaml:"expires,omitempty" json:"expires,omitempty"`
 	// KeyIDs are the accepted key ids per role.
-	KeyIDs map[string][]string `yaml:"keyIDs" json:"keyIDs"`
+	KeyIDs map[string][]string `yaml:"keyIDs,omitempty" json:"keyIDs,omitempty"`
 }
 
 // StatusError is the last thing that went wrong.

@@ -1,10 +1,19 @@
 package v1
 
 import (
-	"time"
+	"encoding/json"
+	"maps"
+	"slices"
+	"strconv"
 
+	"github.com/gpuaas/node-agent/schema/names"
+	"github.com/gpuaas/node-agent/schema/strict"
+	"github.com/gpuaas/node-agent/schema/task"
 	"gopkg.in/yaml.v3"
 )
+
+// MaxValue is the most bytes of one Value.
+const MaxValue = 64 << 10
 
 // Values are the source of ${values.x}: scalars by name.
 type Values map[string]Value
@@ -18,13 +27,50 @@ type Value struct {
 }
 
 // Duration is a length of time, written like "90s", "6h" or "90d".
-type Duration time.Duration
+type Duration = task.Duration
 
-// TaskTemplate is a task of a profile or node before interpolation. With keeps
-// its positions, so that an error in a rendered value points at the line that
-// somebody wrote.
-type TaskTemplate struct {
-	ID   string     `yaml:"id" json:"id"`
-	Type string     `yaml:"type" json:"type"`
-	With *yaml.Node `yaml:"with" json:"with"`
+// DecodeNode implements strict's hook.
+func (v *Value) DecodeNode(c *strict.Context, n *yaml.Node) {
+	text, tag, ok := c.Scalar(n)
+	switch {
+	case !ok:
+	case tag == "!!timestamp":
+		c.Errorf("", "found date %s; write it in quotes", text)
+	case len(text) > MaxValue:
+		c.Errorf("", "found %d bytes; at most %d are allowed", len(text), MaxValue)
+	default:
+		*v = Value{Text: text, Tag: tag}
+	}
+}
+
+// MarshalYAML implements yaml.Marshaler.
+func (v Value) MarshalYAML() (any, error) {
+	n := &yaml.Node{Kind: yaml.ScalarNode, Tag: v.Tag, Value: v.Text}
+	if v.Tag == "!!str" {
+		n.SetString(v.Text)
+	}
+	return n, nil
+}
+
+// MarshalJSON implements json.Marshaler. A number that JSON can't write as it
+// stands becomes a string.
+func (v Value) MarshalJSON() ([]byte, error) {
+	switch v.Tag {
+	case "!!bool":
+		return strconv.AppendBool(nil, v.Text[0] == 't' || v.Text[0] == 'T'), nil
+	case "!!int", "!!float":
+		if json.Valid([]byte(v.Text)) {
+			return []byte(v.Text), nil
+		}
+	}
+	return json.Marshal(v.Text)
+}
+
+// Validate implements strict's hook.
+func (vs Values) Validate(c *strict.Context) {
+	for _, name := range slices.Sorted(maps.Keys(vs)) {
+		if err := names.ValueName(name); err != nil {
+			c.Errorf(strict.Key("", name), "name of a value: %v", err)
+		}
+	}
 }
