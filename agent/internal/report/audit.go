@@ -75,7 +75,7 @@ func OpenAudit(dir string) (*Audit, error) {
 			return nil, fmt.Errorf("cannot read the audit log: %w", err)
 		}
 		end += int64(len(line))
-		a.last = hashLine(line[:len(line)-1])
+		a.last = HashLine(line[:len(line)-1])
 	}
 }
 
@@ -97,11 +97,13 @@ func (a *Audit) Append(r Record) error {
 	if err := errors.Join(f.Sync(), f.Close()); err != nil {
 		return fmt.Errorf("cannot write the audit log: %w", err)
 	}
-	a.last = hashLine(line)
+	a.last = HashLine(line)
 	return nil
 }
 
-func hashLine(line []byte) string {
+// HashLine is what the next record of the audit log calls Previous: the hex sha256
+// of a line without its newline.
+func HashLine(line []byte) string {
 	sum := sha256.Sum256(line)
 	return hex.EncodeToString(sum[:])
 }
