@@ -131,7 +131,7 @@ func Load(scope Scope, file string, env func(string) string, over Overrides) (Co
 	if err := cfg.check(file); err != nil {
 		return Config{}, err
 	}
-	cfg.Guard, err = loadGuard(cfg.Paths)
+	cfg.Guard, err = loadGuard(scope, cfg.Paths)
 	return cfg, err
 }
 
@@ -264,10 +264,10 @@ func (c *Config) check(file string) error {
 	return errors.Join(errs...)
 }
 
-func loadGuard(p Paths) (guard.Guard, error) {
+func loadGuard(scope Scope, p Paths) (guard.Guard, error) {
 	base := guard.Default(guard.Paths{
 		PackageRoot: p.Packages, FileRoots: p.Files, UnitDir: p.Units,
-		AgentDirs: []string{p.Config, p.State, p.Run},
+		AgentDirs: []string{p.Config, p.State, p.Run}, UserScope: scope == User,
 	})
 	name := filepath.Join(p.Config, "guard.yaml")
 	data, err := readCapped(name)
