@@ -56,6 +56,8 @@ type UnitState struct {
 	// NeedDaemonReload is true when files changed since the manager read them.
 	NeedDaemonReload bool
 	MainPID          uint32
+	// ServiceType is the Type= of a service: simple, exec, notify, oneshot, ...
+	ServiceType string
 	// InvocationID changes at every start; hex.
 	InvocationID string
 	Restarts     uint32
