@@ -43,11 +43,11 @@ func (p *planner) prune() {
 // A unit whose file isn't the agent's keeps running when its service_control
 // leaves: the agent held its state, but it is somebody else's service.
 func (p *planner) pruneUnit(name string) {
-	_, ownsUnit := p.Inventory.Units[name]
+	_, ownsFile := p.Inventory.Units[name]
 	held, holds := p.Inventory.Services[name]
 	_, wantsUnit := p.index.byRef["unit/"+name]
 	svc, wantsService := p.index.byRef["service/"+name].(task.Service)
-	removes, releases := ownsUnit && !wantsUnit, holds && !wantsService
+	removes, releases := ownsFile && !wantsUnit, holds && !wantsService
 	if !removes && !releases {
 		return
 	}
@@ -58,11 +58,12 @@ func (p *planner) pruneUnit(name string) {
 		return
 	}
 	p.units[name] = true
-	if obs.Active() && ownsUnit && !wantsService {
+	ours := p.ownsUnit(name)
+	if obs.Active() && ours && !wantsService {
 		p.step(host.Step{Action: host.StopService, Ref: ref, Name: name, Reason: left})
 	}
 	disabling := wantsService && svc.Enabled != nil && !*svc.Enabled
-	if obs.Enabled() && !disabling && (ownsUnit || held.Enabled) {
+	if obs.Enabled() && !disabling && (ours || held.Enabled) {
 		p.step(host.Step{Action: host.DisableUnit, Ref: ref, Name: name, Reason: left})
 	}
 	if releases {

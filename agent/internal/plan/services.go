@@ -42,8 +42,8 @@ func wantsEnabled(want *task.Service) bool { return want.Enabled != nil && *want
 // controllable notes services that can't be had, whatever is done.
 func (p *planner) controllable(want *task.Service, obs host.UnitState) bool {
 	ref := want.Ref()
-	_, installed := p.index.byRef["unit/"+want.Unit]
-	_, owned := p.Inventory.Units[want.Unit]
+	_, installed := p.wantedUnit(want.Unit)
+	owned := p.ownsUnit(want.Unit)
 	needed := want.State == task.Running || want.Action != "" || wantsEnabled(want)
 	switch {
 	case installed || !needed:
@@ -60,6 +60,34 @@ func (p *planner) controllable(want *task.Service, obs host.UnitState) bool {
 		return true
 	}
 	return false
+}
+
+// wantedUnit is the resource that the file of a unit comes from: for an
+// instance, "a@1.service", that of its template, unless it has one of its own.
+func (p *planner) wantedUnit(name string) (task.Unit, bool) {
+	u, ok := p.index.byRef["unit/"+name].(task.Unit)
+	if template := templateOf(name); !ok && template != "" {
+		u, ok = p.index.byRef["unit/"+template].(task.Unit)
+	}
+	return u, ok
+}
+
+// ownsUnit reports whether the agent wrote the file of a unit, or of its template.
+func (p *planner) ownsUnit(name string) bool {
+	_, ok := p.Inventory.Units[name]
+	if template := templateOf(name); !ok && template != "" {
+		_, ok = p.Inventory.Units[template]
+	}
+	return ok
+}
+
+// templateOf is "a@.service" for "a@1.service", and "" for what is no instance.
+func templateOf(name string) string {
+	prefix, rest, ok := strings.Cut(name, "@")
+	if dot := strings.LastIndexByte(rest, '.'); ok && dot > 0 {
+		return prefix + "@" + rest[dot:]
+	}
+	return ""
 }
 
 // enablement plans whether the unit starts at boot. It is false when that
@@ -87,7 +115,7 @@ func (p *planner) enablement(want *task.Service, obs host.UnitState) bool {
 		s := serviceStep(host.EnableUnit, want, "does not start at boot, wanted enabled: true")
 		s.Drift = own.Enabled
 		p.step(s)
-	case p.rewritten["unit/"+want.Unit]:
+	case p.rewritten["unit/"+want.Unit] || p.rewritten["unit/"+templateOf(want.Unit)]:
 		p.step(serviceStep(host.EnableUnit, want, "its unit file changes, and with it perhaps its [Install] section"))
 	}
 	return true
@@ -95,7 +123,7 @@ func (p *planner) enablement(want *task.Service, obs host.UnitState) bool {
 
 // canEnable looks at the unit that will be there when enabling is tried.
 func (p *planner) canEnable(want *task.Service, obs host.UnitState) bool {
-	u, installed := p.index.byRef["unit/"+want.Unit].(task.Unit)
+	u, installed := p.wantedUnit(want.Unit)
 	switch {
 	case installed && pending(&u):
 		return true
