@@ -4,44 +4,40 @@ import "time"
 
 // damper keeps repairs from becoming a storm: when the same host needs repair
 // again and again (a crash loop, somebody else's configuration tool), each
-// further pass waits longer. A quiet spell of window forgets.
+// further pass waits longer. A quiet spell forgets.
 type damper struct {
-	recent []time.Time
+	repairs int
+	last    time.Time
 }
 
 const (
-	damperWindow = 2 * time.Minute
-	// damperFree is how many repairs in a window go through at once.
+	// damperQuiet is how long after the end of a wait nothing must happen.
+	damperQuiet = 2 * time.Minute
+	// damperFree is how many repairs go through at once.
 	damperFree = 5
 	damperMax  = 5 * time.Minute
 )
 
 // repaired notes a pass that changed the host without a new manifest.
 func (d *damper) repaired(now time.Time) {
-	d.expire(now)
-	d.recent = append(d.recent, now)
+	d.until(now)
+	d.repairs++
+	d.last = now
 }
 
-// until returns when the next event-driven pass may run; zero means now.
+// until returns when the next event-driven pass may run; the zero time means now.
 func (d *damper) until(now time.Time) time.Time {
-	d.expire(now)
-	n := len(d.recent) - damperFree
-	if n < 0 {
+	var wait time.Duration
+	if d.repairs >= damperFree {
+		wait = backoff(d.repairs-damperFree, damperMax)
+	}
+	if now.Sub(d.last) > wait+damperQuiet {
+		d.repairs, wait = 0, 0
+	}
+	if wait == 0 {
 		return time.Time{}
 	}
-	return d.recent[len(d.recent)-1].Add(backoff(n, damperMax))
-}
-
-func (d *damper) expire(now time.Time) {
-	// While damped, passes are rarer than the window: keep what is inside the
-	// longest wait, or the damper would forget exactly when it is needed.
-	keep := damperWindow
-	if len(d.recent) > damperFree {
-		keep = damperMax + damperWindow
-	}
-	for len(d.recent) > 0 && now.Sub(d.recent[0]) > keep {
-		d.recent = d.recent[1:]
-	}
+	return d.last.Add(wait)
 }
 
 // backoff is 1s, 2s, 4s ... up to limit for the nth (from 0) failure.

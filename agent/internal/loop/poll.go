@@ -23,16 +23,20 @@ func (l *Loop) restoreTrust() error {
 	if data == nil {
 		return nil
 	}
-	err = json.Unmarshal(data, &l.stored)
-	if err == nil {
+	if l.stored, err = trust.DecodeState(data); err == nil {
 		err = l.restoreVerified()
 	}
-	if err == nil {
+	switch trust.ReasonOf(err) {
+	case v1.ReasonNoManifest:
+		return nil // roots were kept, but nothing was ever verified to the end
+	case v1.ReasonUnknownVersion:
+		return &host.Error{Component: "trust", Reason: v1.ReasonUnknownVersion, Err: err}
+	case v1.ReasonBootstrapRoot:
+		// The stored state may be fine; it is the root that is missing.
+		l.fail("trust", &host.Error{Component: "trust", Reason: v1.ReasonBootstrapRoot, Err: err})
 		return nil
 	}
-	if e := new(trust.Error); errors.As(err, &e) && e.Reason == v1.ReasonBootstrapRoot {
-		// The stored state may be fine; it is the root that is missing.
-		l.fail("trust", &host.Error{Component: "trust", Reason: e.Reason, Err: e})
+	if err == nil {
 		return nil
 	}
 	name, moveErr := l.Journal.SetAsideTrust()

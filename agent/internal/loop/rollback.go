@@ -18,7 +18,7 @@ func (l *Loop) failed(ctx context.Context, d desired, e *host.Error, fresh bool)
 		l.fail("repair", e)
 		l.condition(v1.Healthy, v1.False, e.Reason, e.Error())
 		l.damper.repaired(l.Now())
-		l.retryAt = l.Now().Add(backoff(len(l.damper.recent), damperMax))
+		l.retryAt = l.Now().Add(backoff(l.damper.repairs, damperMax))
 		l.Log.Error("cannot repair", "component", e.Component, "element", e.Element, "reason", e.Reason, "error", e)
 		return
 	}
