@@ -15,7 +15,17 @@ import (
 	"strings"
 )
 
-// rule is one grammar: a pattern, the most bytes, and the words for people.
+// Grammar is what one kind of name must look like.
+type Grammar struct {
+	// Pattern is a regular expression that Go and ECMA-262 read the same way.
+	Pattern string
+	// Most is the most bytes.
+	Most int
+	// Allowed says it in words.
+	Allowed string
+}
+
+// rule is a Grammar that can be checked.
 type rule struct {
 	pattern *regexp.Regexp
 	most    int
@@ -29,6 +39,23 @@ func (r rule) check(s string) error {
 	return fmt.Errorf("found %s; allowed is %s", quote(s), r.allowed)
 }
 
+func (r rule) grammar() Grammar {
+	return Grammar{Pattern: r.pattern.String(), Most: r.most, Allowed: r.allowed}
+}
+
+// Grammars returns the grammars by name, for the JSON Schemas. A few functions
+// of this package ask for more than a pattern can say.
+func Grammars() map[string]Grammar {
+	return map[string]Grammar{
+		"label": label.grammar(), "team": team.grammar(), "nodeID": nodeID.grammar(), "taskID": taskID.grammar(),
+		"digest": digest.grammar(), "commit": commit.grammar(), "platform": platform.grammar(), "mode": mode.grammar(),
+		"owner": owner.grammar(), "labelKey": labelKey.grammar(), "labelValue": labelValue.grammar(),
+		"valueName": valueName.grammar(), "envName": envName.grammar(), "absolutePath": absolutePath.grammar(),
+		"relativePath": relativePath.grammar(), "unit": unit.grammar(), "host": host.grammar(),
+		"repository": repository.grammar(), "branch": branch.grammar(),
+	}
+}
+
 // quote shows a value, shortened where it is long.
 func quote(s string) string {
 	const most = 80
@@ -37,6 +64,12 @@ func quote(s string) string {
 	}
 	return strconv.Quote(s)
 }
+
+// The parts of an OCI reference, by the grammar of the distribution specification.
+const (
+	hostText      = `([a-z0-9]([a-z0-9-]*[a-z0-9])?(\.[a-z0-9]([a-z0-9-]*[a-z0-9])?)*|\[[0-9a-f:]+\])(:[0-9]{1,5})?`
+	componentText = `[a-z0-9]+((\.|_|__|-+)[a-z0-9]+)*`
+)
 
 var (
 	label = rule{regexp.MustCompile(`^[a-z0-9]([a-z0-9-]*[a-z0-9])?$`), 63,
@@ -71,10 +104,11 @@ var (
 		"a relative path without . and .., made of letters, digits and . _ @ + : , = ~ -"}
 	unit = rule{regexp.MustCompile(`^[A-Za-z0-9:_\\][A-Za-z0-9:_.\\-]*(@[A-Za-z0-9:_.\\@-]*)?\.(service|timer|socket|target|path)$`), 255,
 		"a systemd unit name that ends in .service, .timer, .socket, .target or .path"}
-	host = rule{regexp.MustCompile(`^([a-z0-9]([a-z0-9-]*[a-z0-9])?(\.[a-z0-9]([a-z0-9-]*[a-z0-9])?)*|\[[0-9a-f:]+\])(:[0-9]{1,5})?$`), 255,
+	host = rule{regexp.MustCompile(`^` + hostText + `$`), 255,
 		"a host name in lower case with a dot or a port, like registry.example.com or localhost:5000"}
-	repositoryPath = rule{regexp.MustCompile(`^[a-z0-9]+((\.|_|__|-+)[a-z0-9]+)*(/[a-z0-9]+((\.|_|__|-+)[a-z0-9]+)*)*$`), 255, ""}
-	branch         = rule{regexp.MustCompile(`^[A-Za-z0-9_][A-Za-z0-9_.-]*(/[A-Za-z0-9_][A-Za-z0-9_.-]*)*$`), 200,
+	repository = rule{regexp.MustCompile(`^` + hostText + `(/` + componentText + `)+$`), 255,
+		"an OCI repository with its registry, in lower case, without tag or digest, like registry.example.com/team/name"}
+	branch = rule{regexp.MustCompile(`^[A-Za-z0-9_][A-Za-z0-9_.-]*(/[A-Za-z0-9_][A-Za-z0-9_.-]*)*$`), 200,
 		"a branch name made of letters, digits, _ . - and inner /"}
 )
 
@@ -84,8 +118,7 @@ func Label(s string) error { return label.check(s) }
 // NodeID checks the identity of a node.
 func NodeID(s string) error {
 	if strings.Contains(s, "..") {
-		s, r := quote(s), nodeID.allowed
-		return fmt.Errorf("found %s; allowed is %s", s, r)
+		return fmt.Errorf("found %s; allowed is %s", quote(s), nodeID.allowed)
 	}
 	return nodeID.check(s)
 }
@@ -220,16 +253,17 @@ func Loopback(hostport string) bool {
 // Repository checks an OCI repository with its registry host and without tag or
 // digest, by the grammar of the OCI distribution specification.
 func Repository(s string) error {
-	registry, repository, ok := strings.Cut(s, "/")
+	registry, rest, _ := strings.Cut(s, "/")
 	switch {
 	case strings.Contains(s, "@"):
 		return fmt.Errorf("found %s; leave the digest out, it has its own field", quote(s))
-	case strings.Contains(repository, ":"):
+	case strings.Contains(rest, ":"):
 		return fmt.Errorf("found %s; leave the tag out, a package is pinned by its digest", quote(s))
-	case !ok || RegistryHost(registry) != nil || repositoryPath.check(repository) != nil:
-		return fmt.Errorf("found %s; allowed is an OCI repository with its registry, in lower case, like registry.example.com/team/name", quote(s))
 	}
-	return nil
+	if err := repository.check(s); err != nil {
+		return err
+	}
+	return RegistryHost(registry)
 }
 
 // HTTPURL checks an http or https URL with a host and without credentials or fragment.

@@ -91,7 +91,6 @@ func (e ElementStatus) Validate(c *strict.Context) {
 
 // Validate implements strict's hook.
 func (e StatusError) Validate(c *strict.Context) {
-	oneOf(c, "phase", e.Phase, Phases())
 	oneOf(c, "category", e.Category, Reasons())
 }
 

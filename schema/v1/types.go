@@ -215,7 +215,9 @@ type TrustStatus struct {
 
 // StatusError is the last thing that went wrong.
 type StatusError struct {
-	Phase     string    `yaml:"phase" json:"phase"`
+	// Phase is the part of the reconcile in which it happened, such as poll or apply.
+	Phase string `yaml:"phase" json:"phase"`
+	// Component is the agent's part that failed.
 	Component string    `yaml:"component" json:"component"`
 	Element   string    `yaml:"element,omitempty" json:"element,omitempty"`
 	Category  Reason    `yaml:"category" json:"category"`

@@ -1,0 +1,3 @@
+package v1
+
+//go:generate go run ./internal/genschema
