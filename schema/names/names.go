@@ -263,7 +263,10 @@ func Repository(s string) error {
 	if err := repository.check(s); err != nil {
 		return err
 	}
-	return RegistryHost(registry)
+	if RegistryHost(registry) != nil {
+		return fmt.Errorf("found %s, which begins with no registry; allowed is %s", quote(s), repository.allowed)
+	}
+	return nil
 }
 
 // HTTPURL checks an http or https URL with a host and without credentials or fragment.

@@ -177,7 +177,7 @@ func (d *decoder) text(l *loc, n *yaml.Node, t encoding.TextUnmarshaler) {
 			d.at(l, n, "found %s; allowed is a time like 2026-01-31T15:04:05Z", describe(n))
 			return
 		}
-		d.at(l, n, "found %s: %v", describe(n), err)
+		d.at(l, n, "found %s; %v", describe(n), err)
 	}
 }
 

@@ -113,6 +113,9 @@ func (d *decoder) syntax(text []byte, err error) {
 	lines := strings.Split(string(text), "\n")
 	line = min(max(line, 1), len(lines))
 	indent := len(lines[line-1]) - len(strings.TrimLeft(lines[line-1], " "))
+	if strings.Contains(lines[line-1], "${") && strings.Contains(message, "expected ',' or") {
+		message += "; inside { } and [ ] a value with ${...} needs quotes"
+	}
 	d.add(nil, line, indent+1, "this is not YAML: %s", message)
 }
 

@@ -43,11 +43,12 @@ type Env map[string]string
 // DecodeNode implements strict's hook.
 func (e *Env) DecodeNode(c *strict.Context, n *yaml.Node) {
 	var raw map[string]*yaml.Node
-	if !c.Decode(n, &raw) {
-		return
-	}
+	c.Decode(n, &raw)
 	*e = make(Env, len(raw))
 	for name, value := range raw {
+		if value == nil {
+			continue // null, which is reported already
+		}
 		if text, _, ok := c.Scalar(value); ok {
 			(*e)[name] = text
 		}
