@@ -86,6 +86,10 @@ func (l *Loop) load(name journal.Manifest) (desired, error) {
 	if err != nil {
 		return desired{}, err
 	}
+	return decode(name, data)
+}
+
+func decode(name journal.Manifest, data []byte) (desired, error) {
 	m, err := v1.DecodeManifest("manifest "+name.Digest, data)
 	if err != nil {
 		return desired{}, &host.Error{Component: "plan", Reason: v1.ReasonMalformed, Err: err}
@@ -134,7 +138,10 @@ func (l *Loop) computePlan(ctx context.Context, d *desired) (plan.Plan, error) {
 	if err := guardError(guard.Check(l.Guard, d.resources)); err != nil {
 		return plan.Plan{}, err
 	}
-	p := plan.Compute(plan.Input{Resources: d.resources, Observed: observed, Inventory: l.Journal.Inventory})
+	p := plan.Compute(plan.Input{
+		Resources: d.resources, Observed: observed, Inventory: l.Journal.Inventory,
+		Self: l.Self, UnitDir: l.UnitDir,
+	})
 	return p, conflictError(p.Conflicts)
 }
 

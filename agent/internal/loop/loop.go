@@ -9,6 +9,7 @@ import (
 	"github.com/gpuaas/node-agent/agent/internal/guard"
 	"github.com/gpuaas/node-agent/agent/internal/host"
 	"github.com/gpuaas/node-agent/agent/internal/journal"
+	"github.com/gpuaas/node-agent/agent/internal/plan"
 	"github.com/gpuaas/node-agent/agent/internal/report"
 	"github.com/gpuaas/node-agent/schema/task"
 	"github.com/gpuaas/node-agent/schema/trust"
@@ -105,11 +106,14 @@ type Settings struct {
 	BuildTime     time.Time
 	BootstrapRoot func() ([]byte, error)
 	Guard         guard.Guard
-	PollInterval  time.Duration
-	PollTimeout   time.Duration
-	ScanInterval  time.Duration
-	StaleAfter    time.Duration
-	Now           func() time.Time
+	// Self is who the agent runs as; UnitDir is where it writes unit files.
+	Self         plan.Identity
+	UnitDir      string
+	PollInterval time.Duration
+	PollTimeout  time.Duration
+	ScanInterval time.Duration
+	StaleAfter   time.Duration
+	Now          func() time.Time
 }
 
 // Loop is the agent. Its methods must be called from one goroutine.
