@@ -11,23 +11,17 @@ import (
 	"github.com/gpuaas/node-agent/agent/internal/journal"
 	"github.com/gpuaas/node-agent/agent/internal/plan"
 	"github.com/gpuaas/node-agent/agent/internal/report"
+	"github.com/gpuaas/node-agent/agent/internal/source"
 	"github.com/gpuaas/node-agent/schema/task"
 	"github.com/gpuaas/node-agent/schema/trust"
 	v1 "github.com/gpuaas/node-agent/schema/v1"
 )
 
-// Snapshot is one immutable commit of the signed branch.
-type Snapshot interface {
-	trust.Files
-	// ID is the commit's hash.
-	ID() string
-}
-
 // Source answers whether the signed branch moved.
 type Source interface {
 	// Poll returns nil when the branch still is at known, else what is there
 	// now. Errors are host.Errors; all may be tried again.
-	Poll(ctx context.Context, known string) (Snapshot, error)
+	Poll(ctx context.Context, known string) (*source.Snapshot, error)
 }
 
 // Packages stages, reads and collects packages.

@@ -9,6 +9,7 @@ import (
 
 	"github.com/gpuaas/node-agent/agent/internal/host"
 	"github.com/gpuaas/node-agent/agent/internal/report"
+	"github.com/gpuaas/node-agent/agent/internal/source"
 	"github.com/gpuaas/node-agent/schema/trust"
 	v1 "github.com/gpuaas/node-agent/schema/v1"
 )
@@ -87,7 +88,7 @@ func (l *Loop) poll(ctx context.Context) (moved bool) {
 	if snap == nil {
 		return false
 	}
-	l.seen = snap.ID()
+	l.seen = snap.Commit
 	return l.judge(snap)
 }
 
@@ -108,10 +109,10 @@ func (l *Loop) sourceFailed(err error) {
 }
 
 // judge verifies a snapshot. The new floor is durable before anything acts on it.
-func (l *Loop) judge(snap Snapshot) (moved bool) {
+func (l *Loop) judge(snap *source.Snapshot) (moved bool) {
 	root, err := l.BootstrapRoot()
 	if err != nil {
-		l.refuse(snap.ID(), bootstrapError(err))
+		l.refuse(snap.Commit, bootstrapError(err))
 		return false
 	}
 	verified, state, err := trust.Verify(trust.Input{
@@ -124,11 +125,11 @@ func (l *Loop) judge(snap Snapshot) (moved bool) {
 		return false
 	}
 	if err != nil {
-		l.refuse(snap.ID(), err)
+		l.refuse(snap.Commit, err)
 		return false
 	}
 	l.verified = &verified
-	return l.accept(snap.ID())
+	return l.accept(snap.Commit)
 }
 
 func (l *Loop) saveTrust(state trust.State) error {

@@ -45,7 +45,7 @@ func (l *Loop) Check(ctx context.Context, offline bool) (verified trust.Verified
 		BootstrapRoot: root, Stored: l.stored, Repository: snap,
 		Now: l.Now(), BuildTime: l.BuildTime, Team: l.Team, Node: l.Node,
 	})
-	return verified, snap.ID(), err
+	return verified, snap.Commit, err
 }
 
 // Preview plans without doing anything: nothing is fetched but the signed
