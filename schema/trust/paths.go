@@ -9,6 +9,8 @@ import (
 	"strings"
 
 	"github.com/theupdateframework/go-tuf/v2/metadata"
+
+	"github.com/gpuaas/node-agent/schema/names"
 )
 
 // The folders of the signed branch.
@@ -20,40 +22,26 @@ const (
 // BinBits is the number of hash bits that choose a bin: 256 bins a team.
 const BinBits = 8
 
-var (
-	roleName = regexp.MustCompile(`^[a-z0-9][a-z0-9-]{0,39}$`)
-	binName  = regexp.MustCompile(`-bin-[0-9a-f]+$`)
-	nodeName = regexp.MustCompile(`^[a-z0-9][a-z0-9.-]{0,62}$`)
-)
+var binName = regexp.MustCompile(`-bin-[0-9a-f]+$`)
 
 // CheckTeam tells whether a name can be a team's: a role name that is none of
 // TUF's own and none that a bin could have.
 func CheckTeam(name string) error {
-	switch {
-	case !roleName.MatchString(name):
-		return fmt.Errorf("team %q: a team's name has 1 to 40 characters of a-z, 0-9 and -, and starts with a letter or digit", name)
-	case isTopLevel(name):
-		return fmt.Errorf("team %q: that is the name of one of TUF's own roles", name)
-	case binName.MatchString(name):
-		return fmt.Errorf("team %q: names that end in -bin-<hex> are kept for hash bins", name)
+	if err := names.Team(name); err != nil {
+		return fmt.Errorf("team: %w", err)
+	}
+	if binName.MatchString(name) {
+		return fmt.Errorf("team: found %q; names that end in -bin-<hex> are kept for hash bins", name)
 	}
 	return nil
 }
 
 // CheckNode tells whether a node id can be part of a path.
 func CheckNode(id string) error {
-	if !nodeName.MatchString(id) {
-		return fmt.Errorf("node %q: a node's id has 1 to 63 characters of a-z, 0-9, . and -, and starts with a letter or digit", id)
+	if err := names.NodeID(id); err != nil {
+		return fmt.Errorf("node: %w", err)
 	}
 	return nil
-}
-
-func isTopLevel(name string) bool {
-	switch name {
-	case metadata.ROOT, metadata.TARGETS, metadata.SNAPSHOT, metadata.TIMESTAMP:
-		return true
-	}
-	return false
 }
 
 // TargetPath is the TUF target path of a node's manifest. In the signed branch
