@@ -5,6 +5,7 @@
 package names
 
 import (
+	"errors"
 	"fmt"
 	"net"
 	"net/url"
@@ -52,7 +53,8 @@ func Grammars() map[string]Grammar {
 		"owner": owner.grammar(), "labelKey": labelKey.grammar(), "labelValue": labelValue.grammar(),
 		"valueName": valueName.grammar(), "envName": envName.grammar(), "absolutePath": absolutePath.grammar(),
 		"relativePath": relativePath.grammar(), "unit": unit.grammar(), "host": host.grammar(),
-		"repository": repository.grammar(), "branch": branch.grammar(),
+		"repository": repository.grammar(), "branch": branch.grammar(), "httpURL": httpURL.grammar(),
+		"tcpAddress": tcpAddress.grammar(), "repositoryURL": repositoryURL.grammar(),
 	}
 }
 
@@ -110,6 +112,12 @@ var (
 		"an OCI repository with its registry, in lower case, without tag or digest, like registry.example.com/team/name"}
 	branch = rule{regexp.MustCompile(`^[A-Za-z0-9_][A-Za-z0-9_.-]*(/[A-Za-z0-9_][A-Za-z0-9_.-]*)*$`), 200,
 		"a branch name made of letters, digits, _ . - and inner /"}
+	httpURL = rule{regexp.MustCompile(`^https?://[^\x00-\x20\x7f@#]+$`), 2048,
+		"an http or https URL without credentials"}
+	tcpAddress = rule{regexp.MustCompile(`^([A-Za-z0-9._-]+|\[[0-9A-Fa-f:.]+\]):[1-9][0-9]{0,4}$`), 255,
+		"host:port, like 127.0.0.1:9100"}
+	repositoryURL = rule{regexp.MustCompile(`^[^\x00-\x20\x7f]+$`), 2048,
+		"a URL or path without spaces"}
 )
 
 // Label checks the name of a fleet, an environment, a package or a profile.
@@ -238,7 +246,7 @@ func cutPort(s string) (name, port string, ok bool) {
 
 func portNumber(s string) error {
 	if n, err := strconv.Atoi(s); err != nil || n < 1 || n > 65535 || s[0] == '0' {
-		return fmt.Errorf("allowed is a port from 1 to 65535")
+		return errors.New("allowed is a port from 1 to 65535")
 	}
 	return nil
 }
@@ -271,10 +279,12 @@ func Repository(s string) error {
 
 // HTTPURL checks an http or https URL with a host and without credentials or fragment.
 func HTTPURL(s string) error {
+	if err := httpURL.check(s); err != nil {
+		return err
+	}
 	u, err := url.Parse(s)
-	if err != nil || len(s) > 2048 || u.Scheme != "http" && u.Scheme != "https" || u.Hostname() == "" ||
-		u.User != nil || u.Fragment != "" || u.Opaque != "" {
-		return fmt.Errorf("found %s; allowed is an http or https URL without credentials", quote(s))
+	if err != nil || u.Hostname() == "" || u.Opaque != "" {
+		return fmt.Errorf("found %s; allowed is %s", quote(s), httpURL.allowed)
 	}
 	if p := u.Port(); p != "" {
 		if err := portNumber(p); err != nil {
@@ -286,9 +296,11 @@ func HTTPURL(s string) error {
 
 // TCPAddress checks "host:port".
 func TCPAddress(s string) error {
-	name, port, err := net.SplitHostPort(s)
-	if err != nil || name == "" || len(s) > 255 || strings.ContainsAny(name, " \t\n/%") || portNumber(port) != nil {
-		return fmt.Errorf("found %s; allowed is host:port, like 127.0.0.1:9100", quote(s))
+	if err := tcpAddress.check(s); err != nil {
+		return err
+	}
+	if _, port, err := net.SplitHostPort(s); err != nil || portNumber(port) != nil {
+		return fmt.Errorf("found %s; allowed is %s", quote(s), tcpAddress.allowed)
 	}
 	return nil
 }
@@ -296,8 +308,8 @@ func TCPAddress(s string) error {
 // RepositoryURL checks where a git repository is: any text that git takes, but
 // without a password, because it is shown and signed.
 func RepositoryURL(s string) error {
-	if s == "" || len(s) > 2048 || strings.ContainsFunc(s, func(r rune) bool { return r <= ' ' || r == 0x7f }) {
-		return fmt.Errorf("found %s; allowed is a URL or path without spaces", quote(s))
+	if err := repositoryURL.check(s); err != nil {
+		return err
 	}
 	if u, err := url.Parse(s); err == nil && u.User != nil {
 		if _, has := u.User.Password(); has {

@@ -88,7 +88,7 @@ func (d *decoder) placeholder(l *loc, n *yaml.Node, v reflect.Value) bool {
 	case reflect.String:
 		v.SetString(n.Value)
 	}
-	d.mark(l, 0)
+	d.first[l.String()], d.own[l.String()] = 0, 0
 	return true
 }
 
@@ -261,11 +261,12 @@ func (d *decoder) field(l *loc, n *yaml.Node, f *structField, v reflect.Value) {
 	}
 	before := len(d.errs)
 	d.decode(l, n, v)
-	if !f.required || len(d.errs) > before || refused(n) {
-		return
-	}
-	if (v.Kind() == reflect.String || v.Kind() == reflect.Slice) && v.Len() == 0 {
+	switch {
+	case len(d.errs) > before || refused(n):
+	case v.Kind() == reflect.String && v.Len() == 0 && f.required, v.Kind() == reflect.Slice && v.Len() == 0 && f.required:
 		d.at(l, n, "must not be empty")
+	case v.Kind() == reflect.String && v.Len() == 0:
+		d.at(l, n, "must not be empty; leave the field out")
 	}
 }
 

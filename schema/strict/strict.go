@@ -13,9 +13,9 @@
 //
 // A field whose tag has no "omitempty" is required: it must be there and not be
 // null, and a string, list or map element of it must be of the Go type exactly:
-// 9100 is no string, "9100" is no integer. A required string or list must not be
-// empty. Pointer fields are never required. An optional field may be null,
-// which is the same as leaving it out. Integers are decimal.
+// 9100 is no string, "9100" is no integer. A string in a field must not be
+// empty, nor a required list. Pointer fields are never required. An optional
+// field may be null, which is the same as leaving it out. Integers are decimal.
 //
 // # Hooks
 //
@@ -124,8 +124,8 @@ func DecodeNode(file string, n *yaml.Node, out any) error {
 type decoder struct {
 	file string
 	errs Errors
-	// first holds, by path, one more than the index of the first error at or
-	// below it; 0 for a path whose value is not known yet (see Context.DecodeTemplate).
+	// first holds, by path, the number (from 1) of the first error at or below it;
+	// 0 for a path whose value is not known yet (see Context.DecodeTemplate).
 	first map[string]int
 	// own is first's like for errors exactly at the path, or one level below.
 	own map[string]int
@@ -157,7 +157,7 @@ func (d *decoder) at(l *loc, n *yaml.Node, format string, args ...any) {
 	d.add(l, n.Line, n.Column, format, args...)
 }
 
-// mark notes that there is an error, or an unknown value, at a path.
+// mark notes that there is an error at a path.
 func (d *decoder) mark(l *loc, number int) {
 	note := func(m map[string]int, key string) {
 		if _, ok := m[key]; !ok {

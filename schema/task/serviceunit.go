@@ -49,7 +49,7 @@ func (i InstallServiceUnit) Resources(id string) []Resource {
 // Validate implements strict's hook.
 func (i InstallServiceUnit) Validate(c *strict.Context) {
 	check(c, "unit", names.Unit(i.Unit))
-	if (i.From == nil) == (i.Content == "") {
+	if (i.From == nil) == (c.Value("content") == nil) {
 		c.Errorf("", "needs exactly one of from and content")
 	}
 	check(c, "content", checkContent(i.Content))

@@ -11,6 +11,7 @@ import (
 	"github.com/gpuaas/node-agent/schema/task"
 	v1 "github.com/gpuaas/node-agent/schema/v1"
 	"github.com/invopop/jsonschema"
+	"gopkg.in/yaml.v3"
 )
 
 // base is where the schemas say that they live; nothing fetches them from there.
@@ -84,7 +85,7 @@ func readComments(source string) (map[string]string, error) {
 
 // reflectDocument returns the whole schema of one kind.
 func reflectDocument(d document, comments map[string]string) *jsonschema.Schema {
-	r := jsonschema.Reflector{ExpandedStruct: true, Anonymous: true, CommentMap: comments, Mapper: mapped}
+	r := jsonschema.Reflector{ExpandedStruct: true, Anonymous: true, CommentMap: comments, Mapper: mapped, Namer: nameOf}
 	root := r.Reflect(d.value)
 	root.ID = jsonschema.ID(base + strings.ToLower(d.kind) + ".schema.json")
 	root.Title = d.kind
@@ -110,6 +111,14 @@ func reflectDocument(d document, comments map[string]string) *jsonschema.Schema 
 		}
 	}
 	return root
+}
+
+// nameOf keeps yaml.Node from being taken for v1.Node; "" is the type's own name.
+func nameOf(t reflect.Type) string {
+	if t == reflect.TypeFor[yaml.Node]() {
+		return "YAML"
+	}
+	return ""
 }
 
 func setConst(s *jsonschema.Schema, field string, value any) {

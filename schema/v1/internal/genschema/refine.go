@@ -79,7 +79,7 @@ func grammars() map[string]string {
 		"WriteConfigFile.path": "absolutePath", "WriteConfigFile.mode": "mode", "WriteConfigFile.owner": "owner", "WriteConfigFile.group": "owner",
 		"WriteEnvFile.path": "absolutePath", "WriteEnvFile.mode": "mode", "WriteEnvFile.owner": "owner", "WriteEnvFile.group": "owner",
 		"InstallServiceUnit.unit": "unit", "PackageFile.package": "label", "PackageFile.file": "relativePath",
-		"ServiceControl.unit": "unit",
+		"ServiceControl.unit": "unit", "HTTPCheck.url": "httpURL", "TCPCheck.address": "tcpAddress", "ManifestSource.repo": "repositoryURL",
 	}
 }
 
@@ -105,7 +105,7 @@ func refine(name string, s *jsonschema.Schema) {
 			g := named(grammar)
 			target.Pattern, target.MaxLength = g.Pattern, g.MaxLength
 		}
-		if required[pair.Key] && p.Type == "string" && p.Pattern == "" && p.Enum == nil && p.Const == nil && p.Format == "" {
+		if p.Type == "string" && p.Pattern == "" && p.Enum == nil && p.Const == nil && p.Format == "" {
 			p.MinLength = number(1)
 		}
 		if required[pair.Key] && p.Type == "array" {
