@@ -63,7 +63,9 @@ func (p *planner) pruneUnit(name string) {
 		p.step(host.Step{Action: host.StopService, Ref: ref, Name: name, Reason: left})
 	}
 	disabling := wantsService && svc.Enabled != nil && !*svc.Enabled
-	if obs.Enabled() && !disabling && (ours || held.Enabled) {
+	// Without its file nobody can tell whether a unit is enabled.
+	atBoot := linked(obs, held) || removes && !obs.File.Exists
+	if atBoot && !disabling && (ours || held.Enabled) {
 		p.step(host.Step{Action: host.DisableUnit, Ref: ref, Name: name, Reason: left})
 	}
 	if releases {

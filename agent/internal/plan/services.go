@@ -98,7 +98,7 @@ func (p *planner) enablement(want *task.Service, obs host.UnitState) bool {
 	}
 	own, known := p.Inventory.Services[want.Unit]
 	if !*want.Enabled {
-		if obs.Enabled() {
+		if linked(obs, own) {
 			s := serviceStep(host.DisableUnit, want, "starts at boot, wanted enabled: false")
 			s.Drift = known && !own.Enabled
 			p.step(s)
@@ -119,6 +119,12 @@ func (p *planner) enablement(want *task.Service, obs host.UnitState) bool {
 		p.step(serviceStep(host.EnableUnit, want, "its unit file changes, and with it perhaps its [Install] section"))
 	}
 	return true
+}
+
+// linked reports whether a unit starts at boot, or would as soon as its file is
+// back: the links of an enabled unit outlive its file.
+func linked(obs host.UnitState, own host.OwnedService) bool {
+	return obs.Enabled() || own.Enabled && !obs.File.Exists && obs.LoadState != "loaded"
 }
 
 // canEnable looks at the unit that will be there when enabling is tried.
