@@ -1,9 +1,6 @@
 package host
 
-import (
-	"io/fs"
-	"time"
-)
+import "io/fs"
 
 // Observed is the state of everything that the desired state or the inventory
 // mentions, and of nothing else. A name that is absent from a map was not
@@ -62,8 +59,7 @@ type UnitState struct {
 	InvocationID string
 	Restarts     uint32
 	// Result is success, exit-code, signal, ... of the last run.
-	Result     string
-	ActiveSame time.Time // since when ActiveState is what it is
+	Result string
 }
 
 // Active reports whether the unit runs, or is on its way to.
