@@ -7,6 +7,7 @@ import (
 	"regexp"
 	"slices"
 	"strings"
+	"unicode/utf8"
 
 	"github.com/gpuaas/node-agent/schema/names"
 	"github.com/gpuaas/node-agent/schema/strict"
@@ -68,10 +69,17 @@ func (e Env) Validate(c *strict.Context) {
 		if len(value) > MaxEnvValue {
 			c.Errorf(strict.Key("", name), "found %d bytes; at most %d are allowed", len(value), MaxEnvValue)
 		}
-		if strings.ContainsRune(value, 0) {
-			c.Errorf(strict.Key("", name), "found a NUL character; a variable can't hold one")
+		if i := strings.IndexFunc(value, notEnv); i >= 0 {
+			r, _ := utf8.DecodeRuneInString(value[i:])
+			c.Errorf(strict.Key("", name), "found character U+%04X, which systemd takes in no variable", r)
 		}
 	}
+}
+
+// notEnv are the characters that a variable can't hold: NUL, and the code points
+// that are no characters, for which systemd refuses the whole file.
+func notEnv(r rune) bool {
+	return r == 0 || r >= 0xfdd0 && r <= 0xfdef || r&0xfffe == 0xfffe
 }
 
 // Type implements Spec.
