@@ -59,7 +59,7 @@ func reload(t *testing.T, s trust.State) trust.State {
 	return out
 }
 
-func encodeState(t *testing.T, s trust.State) []byte {
+func encodeState(t testing.TB, s trust.State) []byte {
 	t.Helper()
 	data, err := json.Marshal(s)
 	if err != nil {
