@@ -15,6 +15,13 @@
 // inventory was lost finds its way back. Below the package root everything is
 // the agent's own, so an unlisted package is listed again without a question.
 //
+// What apply has to keep for plans to come to an end: a step that changes a
+// resource leaves the inventory saying what the step asked for, even where the
+// host was so already; StartService and RestartService save a PendingRestart
+// before and the inputs after; StopService clears a wanted service's inputs and
+// pending restart; a removal drops its resource, ForgetResource drops the one of
+// its Ref; DisableUnit clears Enabled.
+//
 // Conflicts refuse the whole plan. The steps beside them are still there so that
 // an operator sees everything, but applying some of them would leave a node
 // that matches no manifest at all.

@@ -4,8 +4,8 @@ import (
 	"cmp"
 	"crypto/sha256"
 	"encoding/hex"
-	"fmt"
 	"slices"
+	"strconv"
 
 	"github.com/gpuaas/node-agent/schema/task"
 )
@@ -66,23 +66,27 @@ func (x *index) digest(ref string, content []byte) string {
 
 func (x *index) inputs(svc task.Service) string {
 	refs := slices.Compact(slices.Sorted(slices.Values(svc.RestartOn)))
-	h := sha256.New()
+	var b []byte
 	for _, ref := range refs {
-		state := "absent"
+		b = append(strconv.AppendQuote(b, ref), ' ')
 		switch r := x.byRef[ref].(type) {
 		case task.Package:
-			state = r.Digest
+			b = append(b, r.Digest...)
 		case task.File:
-			state = fmt.Sprintf("%s %04o %q %q", x.digest(ref, r.Content), r.Mode.Perm(), r.Owner, r.Group)
+			b = append(b, x.digest(ref, r.Content)...)
+			b = strconv.AppendUint(append(b, ' '), uint64(r.Mode.Perm()), 8)
+			b = strconv.AppendQuote(strconv.AppendQuote(append(b, ' '), r.Owner), r.Group)
 		case task.Unit:
 			if pending(&r) {
 				return ""
 			}
-			state = x.digest(ref, r.Content)
+			b = append(b, x.digest(ref, r.Content)...)
+		default:
+			b = append(b, "absent"...)
 		}
-		fmt.Fprintf(h, "%q %s\n", ref, state)
+		b = append(b, '\n')
 	}
-	return "sha256:" + hex.EncodeToString(h.Sum(nil))
+	return digestOf(b)
 }
 
 // unresolved returns the unit among svc's RestartOn whose content isn't known.

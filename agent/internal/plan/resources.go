@@ -139,7 +139,8 @@ func (p *planner) pendingUnit(want *task.Unit, step host.Step) {
 
 // elsewhere reports whether a unit was loaded from outside our folder.
 func (p *planner) elsewhere(fragment string) bool {
-	return fragment != "" && p.UnitDir != "" && path.Dir(fragment) != path.Clean(p.UnitDir)
+	dir, _ := path.Split(fragment)
+	return dir != "" && p.UnitDir != "" && strings.TrimSuffix(dir, "/") != strings.TrimSuffix(p.UnitDir, "/")
 }
 
 // above names the folders that systemd prefers to the one for an

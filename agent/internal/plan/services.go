@@ -105,19 +105,21 @@ func (p *planner) enablement(want *task.Service, obs host.UnitState) bool {
 		}
 		return true
 	}
+	changes := p.rewritten["unit/"+want.Unit] || p.rewritten["unit/"+templateOf(want.Unit)]
+	if obs.Enabled() && !changes {
+		return true
+	}
 	if !p.canEnable(want, obs) {
 		p.conflict(want.Ref(), want.Source,
 			"cannot be enabled: %s has no WantedBy= or RequiredBy= in an [Install] section; add one, or drop enabled: true", want.Unit)
 		return false
 	}
-	switch {
-	case !obs.Enabled():
-		s := serviceStep(host.EnableUnit, want, "does not start at boot, wanted enabled: true")
-		s.Drift = own.Enabled
-		p.step(s)
-	case p.rewritten["unit/"+want.Unit] || p.rewritten["unit/"+templateOf(want.Unit)]:
-		p.step(serviceStep(host.EnableUnit, want, "its unit file changes, and with it perhaps its [Install] section"))
+	s := serviceStep(host.EnableUnit, want, "does not start at boot, wanted enabled: true")
+	s.Drift = own.Enabled
+	if obs.Enabled() {
+		s.Drift, s.Reason = false, "its unit file changes, and with it perhaps its [Install] section"
 	}
+	p.step(s)
 	return true
 }
 
