@@ -142,7 +142,7 @@ func (l *Loop) computePlan(ctx context.Context, d *desired) (plan.Plan, error) {
 		Resources: d.resources, Observed: observed, Inventory: l.Journal.Inventory,
 		Self: l.Self, UnitDir: l.UnitDir,
 	})
-	return p, conflictError(p.Conflicts)
+	return p, p.Err()
 }
 
 // resolve fills the content of units that come from packages which are staged.
@@ -185,24 +185,9 @@ func guardError(violations []guard.Violation) error {
 		Err: fmt.Errorf("the node's guard refuses the manifest: %s", strings.Join(lines, "; "))}
 }
 
-func conflictError(conflicts []plan.Conflict) error {
-	if len(conflicts) == 0 {
-		return nil
-	}
-	lines := make([]string, len(conflicts))
-	for i, c := range conflicts {
-		lines[i] = c.Message
-	}
-	return &host.Error{Component: "plan", Element: conflicts[0].Ref, Reason: v1.ReasonConflict,
-		Err: errors.New(strings.Join(lines, "; "))}
-}
-
 // stage fetches what the plan wants staged and reports whether there was anything.
 func (l *Loop) stage(ctx context.Context, p plan.Plan) (staged bool, err error) {
-	for _, s := range p.Steps {
-		if s.Action != host.StagePackage {
-			continue
-		}
+	for _, s := range p.Staging() {
 		staged = true
 		l.Notifier.Status("staging " + s.Ref)
 		l.Notifier.Alive()

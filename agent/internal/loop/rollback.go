@@ -26,7 +26,12 @@ func (l *Loop) failed(ctx context.Context, d desired, e *host.Error, fresh bool)
 	l.hold(d, e)
 	l.to(RolledBack)
 	l.rollback(ctx, d)
-	l.fail(phase, e) // what failed first is what an operator must know
+	// What failed first is what an operator must know.
+	if l.Journal.State.Hold != nil {
+		l.showHold()
+		return
+	}
+	l.fail(phase, e)
 	l.condition(v1.Applied, v1.False, e.Reason, e.Error())
 	l.to(Held)
 }
