@@ -12,11 +12,9 @@ import (
 	"unicode/utf8"
 )
 
-// MaxSize is the largest unit file that is read. Real ones have a few KiB.
-const MaxSize = 1 << 20
-
-// MaxLine is systemd's own limit for a line, continuations included.
-const MaxLine = 1 << 20
+// MaxSize is the largest unit file that is read. Real ones have a few KiB. It is
+// below systemd's limit for a single line (1 MiB), so that no line can reach that.
+const MaxSize = 1<<20 - 1
 
 // File is a parsed unit file.
 type File struct {
@@ -104,7 +102,7 @@ type parser struct {
 	file    File
 	section string
 	// logical is the line so far while it is continued, begun at line start.
-	logical   string
+	logical   strings.Builder
 	continued bool
 	start     int
 }
@@ -118,15 +116,16 @@ func (p *parser) physical(raw string, line int) error {
 	if !p.continued {
 		p.start = line
 	}
-	text := p.logical + raw
-	if len(text) >= MaxLine {
-		return &Error{p.start, fmt.Sprintf("the line has %d bytes or more", MaxLine)}
-	}
-	if continues(text) {
-		p.logical, p.continued = text[:len(text)-1]+" ", true
+	// A continuation's backslash becomes a space, so that the next line's are
+	// counted by themselves.
+	p.continued = continues(raw)
+	if p.continued {
+		p.logical.WriteString(raw[:len(raw)-1] + " ")
 		return nil
 	}
-	p.logical, p.continued = "", false
+	p.logical.WriteString(raw)
+	text := p.logical.String()
+	p.logical.Reset()
 	return p.line(text)
 }
 
