@@ -68,7 +68,7 @@ func suggest(found string, fields []structField) string {
 	best, distance := "", 3
 	if len(found) <= 64 {
 		for _, f := range fields {
-			limit := min(distance, (len(f.name)+1)/2+1)
+			limit := min(distance, len(f.name)/3+1)
 			if n := editDistance(strings.ToLower(found), strings.ToLower(f.name)); n < limit {
 				best, distance = f.name, n
 			}

@@ -169,6 +169,8 @@ func (d *decoder) key(key *yaml.Node, l *loc) bool {
 		d.at(l, key, "merge key << is not allowed; write the fields out")
 	case key.Kind != yaml.ScalarNode || key.Style&yaml.TaggedStyle != 0:
 		d.at(l, key, "found %s as a key; allowed is a string", describe(key))
+	case len(key.Value) > MaxKey:
+		d.at(l, key, "found a key of %d bytes; at most %d are allowed", len(key.Value), MaxKey)
 	case key.ShortTag() != "!!str":
 		d.at(l, key, "found %s as a key; write it in quotes", describe(key))
 	default:

@@ -45,6 +45,8 @@ const (
 	MaxSize = 1 << 20
 	// MaxDepth is how deep lists and mappings may nest.
 	MaxDepth = 64
+	// MaxKey is the most bytes of a key. YAML reads no more than 1024 characters.
+	MaxKey = 512
 	// MaxErrors is how many errors are collected before giving up.
 	MaxErrors = 1000
 )
