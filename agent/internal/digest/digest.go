@@ -128,6 +128,9 @@ func (r *Reader) Read(p []byte) (int, error) {
 	return n, nil
 }
 
+// Size returns how many bytes were read from src so far.
+func (r *Reader) Size() int64 { return r.size }
+
 // Sum reads src to its end and returns the digest and the size of everything.
 func (r *Reader) Sum() (string, int64, error) {
 	r.at = r.n

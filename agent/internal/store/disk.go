@@ -1,0 +1,140 @@
+package store
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"os"
+	"path"
+	"path/filepath"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/gpuaas/node-agent/internal/durable"
+)
+
+// makeFolder makes one folder, if it isn't there, whatever the umask is.
+func makeFolder(dir string, mode fs.FileMode) error {
+	err := os.Mkdir(dir, mode)
+	if errors.Is(err, fs.ErrExist) {
+		return nil
+	}
+	if errors.Is(err, fs.ErrNotExist) {
+		if err := makeFolder(filepath.Dir(dir), mode); err != nil {
+			return err
+		}
+		err = os.Mkdir(dir, mode)
+	}
+	if err != nil {
+		return err
+	}
+	if err := os.Chmod(dir, mode); err != nil {
+		return err
+	}
+	return durable.SyncDir(filepath.Dir(dir))
+}
+
+// syncDir makes the entries of a folder durable.
+func syncDir(root *os.Root, dir string) error {
+	d, err := root.Open(dir)
+	if err != nil {
+		return err
+	}
+	return errors.Join(d.Sync(), d.Close())
+}
+
+// readRegular reads a regular file of at most limit bytes.
+func readRegular(root *os.Root, file string, limit int64) ([]byte, error) {
+	// Without O_NONBLOCK a named pipe that somebody put there would hold us up.
+	f, err := root.OpenFile(file, os.O_RDONLY|unix.O_NONBLOCK, 0)
+	if err != nil {
+		return nil, err
+	}
+	defer func() { _ = f.Close() }()
+	info, err := f.Stat()
+	if err != nil {
+		return nil, err
+	}
+	if !info.Mode().IsRegular() {
+		return nil, fmt.Errorf("%s is no regular file", file)
+	}
+	data, err := io.ReadAll(io.LimitReader(f, limit+1))
+	if err == nil && int64(len(data)) > limit {
+		err = fmt.Errorf("%s is larger than %d bytes", file, limit)
+	}
+	return data, err
+}
+
+// A bench is a folder of its own in staging. Its lock says that somebody is
+// at work there; it falls with the process.
+type bench struct {
+	root *os.Root // of the store
+	lock *os.File
+	name string // relative to root
+}
+
+// newBench makes one. The caller closes it.
+func newBench(root *os.Root, label string) (*bench, error) {
+	for try := 0; ; try++ {
+		b := &bench{root: root, name: path.Join(staging, fmt.Sprintf("%s.%d.%d", label, os.Getpid(), try))}
+		err := root.Mkdir(b.name, 0o700)
+		if errors.Is(err, fs.ErrExist) && try < 10_000 {
+			continue
+		}
+		if err != nil {
+			return nil, err
+		}
+		if b.lock, err = root.Open(b.name); err != nil {
+			return nil, errors.Join(err, root.RemoveAll(b.name))
+		}
+		if err := unix.Flock(int(b.lock.Fd()), unix.LOCK_EX|unix.LOCK_NB); err != nil {
+			return nil, errors.Join(err, b.close())
+		}
+		return b, nil
+	}
+}
+
+func (b *bench) path(name string) string { return path.Join(b.name, name) }
+
+// close removes the bench and what is left on it.
+func (b *bench) close() error {
+	return errors.Join(b.root.RemoveAll(b.name), b.lock.Close())
+}
+
+// clean removes the benches that nobody works at.
+func (s *Store) clean() error {
+	root, err := os.OpenRoot(s.options.Root)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil
+	}
+	if err != nil {
+		return diskError("", "cannot open the package folder", err)
+	}
+	defer func() { _ = root.Close() }()
+	entries, err := fs.ReadDir(root.FS(), staging)
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return diskError("", "cannot look into staging", err)
+	}
+	var errs []error
+	for _, e := range entries {
+		if err := removeIdle(root, path.Join(staging, e.Name())); err != nil {
+			errs = append(errs, diskError("", "cannot clean up staging", err))
+		}
+	}
+	return errors.Join(errs...)
+}
+
+func removeIdle(root *os.Root, name string) error {
+	f, err := root.Open(name)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil
+	}
+	if err == nil {
+		defer func() { _ = f.Close() }()
+		if errors.Is(unix.Flock(int(f.Fd()), unix.LOCK_EX|unix.LOCK_NB), unix.EWOULDBLOCK) {
+			return nil
+		}
+	}
+	return root.RemoveAll(name)
+}
