@@ -16,6 +16,9 @@ type Inventory struct {
 	Services map[string]OwnedService `json:"services"` // by unit name
 	// Actions holds the one-shots that ran, by task id.
 	Actions map[string]time.Time `json:"actions"`
+	// PendingActions holds the one-shot restarts that were begun, by task id: the
+	// unit's InvocationID before.
+	PendingActions map[string]string `json:"pendingActions,omitempty"`
 }
 
 // OwnedPackage is a package that the agent installed.
@@ -71,6 +74,8 @@ func NewInventory() Inventory {
 		Units:    map[string]OwnedUnit{},
 		Services: map[string]OwnedService{},
 		Actions:  map[string]time.Time{},
+
+		PendingActions: map[string]string{},
 	}
 }
 
@@ -82,6 +87,7 @@ func (inv Inventory) Clone() Inventory {
 	maps.Copy(out.Units, inv.Units)
 	maps.Copy(out.Services, inv.Services)
 	maps.Copy(out.Actions, inv.Actions)
+	maps.Copy(out.PendingActions, inv.PendingActions)
 	for name, s := range out.Services {
 		if s.Pending != nil {
 			pending := *s.Pending

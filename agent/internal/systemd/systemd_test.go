@@ -145,6 +145,14 @@ func TestWhatCannotBeDone(t *testing.T) {
 	if words, err := c.LoadError(ctx, "gpuaas-bad.service"); err != nil || !strings.Contains(words, "bad unit file setting") {
 		t.Errorf("load error: %q, %v", words, err)
 	}
+	for content, want := range map[string]string{
+		"[Service]\nType=nonsense\n": "gpuaas-bad.service:2: ",
+		"[Service]\nType=oneshot\n":  "gpuaas-bad.service: ",
+	} {
+		if words := c.Explain(ctx, "gpuaas-bad.service", []byte(content)); !strings.HasPrefix(words, want) || !strings.Contains(words, "ExecStart=") {
+			t.Errorf("explained: %q", words)
+		}
+	}
 	if words, err := c.LoadError(ctx, sleeper); err != nil || words != "" {
 		t.Errorf("load error of a good unit: %q, %v", words, err)
 	}
