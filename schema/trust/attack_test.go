@@ -35,40 +35,48 @@ type attack struct {
 	do    func(r *trusttest.Repo, in *trust.Input, old trusttest.Files)
 }
 
+// runAttacks tries each on a node that restarted, and on one that still remembers in
+// memory what it verified.
 func runAttacks(t *testing.T, attacks []attack) {
 	for _, a := range attacks {
-		t.Run(a.name, func(t *testing.T) {
-			r := trusttest.New(t)
-			r.Publish(node, trusttest.Manifest(node, 2, "second"))
-			old := r.Files()
-			in := r.Input()
-			_, state := accept(t, in)
-			r.Publish(node, trusttest.Manifest(node, 3, "third"))
-			if !a.fresh {
-				in.Repository = r.Files()
-				in.Stored = state
-				_, state = accept(t, in)
-				in.Stored = reload(t, state)
-			}
-			in.Repository = nil
-			a.do(r, &in, old)
-			if in.Repository == nil {
-				in.Repository = r.Files()
-			}
-			before := encodeState(t, in.Stored)
-			next := refuse(t, in, a.reason, a.role)
-			if a.fresh {
-				return
-			}
-			// Whatever was tried, what the node had stays, and the honest branch is accepted.
-			had, err := trust.Restore(in.BootstrapRoot, next, team, node, in.Now)
-			if err != nil || had.Manifest().Generation != 3 {
-				t.Errorf("the last verified state is lost: %v", err)
-			}
-			if a.reason != v1.ReasonExpired && !bytes.Equal(before, encodeState(t, next)) {
-				t.Error("the attack changed the state")
-			}
-		})
+		t.Run(a.name, func(t *testing.T) { runAttack(t, a, true) })
+		t.Run(a.name+" (no restart)", func(t *testing.T) { runAttack(t, a, false) })
+	}
+}
+
+func runAttack(t *testing.T, a attack, restart bool) {
+	r := trusttest.New(t)
+	r.Publish(node, trusttest.Manifest(node, 2, "second"))
+	old := r.Files()
+	in := r.Input()
+	_, state := accept(t, in)
+	r.Publish(node, trusttest.Manifest(node, 3, "third"))
+	if !a.fresh {
+		in.Repository = r.Files()
+		in.Stored = state
+		_, state = accept(t, in)
+		in.Stored = state
+		if restart {
+			in.Stored = reload(t, state)
+		}
+	}
+	in.Repository = nil
+	a.do(r, &in, old)
+	if in.Repository == nil {
+		in.Repository = r.Files()
+	}
+	before := encodeState(t, in.Stored)
+	next := refuse(t, in, a.reason, a.role)
+	if a.fresh {
+		return
+	}
+	// Whatever was tried, what the node had stays, and the honest branch is accepted.
+	had, err := trust.Restore(in.BootstrapRoot, next, team, node, in.Now)
+	if err != nil || had.Manifest().Generation != 3 {
+		t.Errorf("the last verified state is lost: %v", err)
+	}
+	if a.reason != v1.ReasonExpired && !bytes.Equal(before, encodeState(t, next)) {
+		t.Error("the attack changed the state")
 	}
 }
 
@@ -225,6 +233,39 @@ func TestAttackHiddenRoot(t *testing.T) {
 
 	in.Stored = forgetRoots(t, state)
 	refuse(t, in, v1.ReasonRollback, "root")
+}
+
+// Nor does it need them to be there at all.
+func TestFloorHoldsAlone(t *testing.T) {
+	for _, role := range []string{"timestamp", "snapshot", "targets", "fleet", "manifest"} {
+		t.Run(role, func(t *testing.T) {
+			r := trusttest.New(t)
+			for g := range int64(3) {
+				r.Targets["targets"].Signed.Version++
+				r.SaveTargets("targets")
+				r.Publish(node, trusttest.Manifest(node, g+2, "next"))
+			}
+			_, state := accept(t, r.Input())
+			in := r.Input()
+			in.Stored = decodeState(t, tamper(t, state, func(body map[string]any) { delete(body, "last") }))
+			switch role {
+			case "timestamp":
+				r.Timestamp.Signed.Version -= 2
+				r.SealTimestamp()
+			case "snapshot":
+				r.Snapshot.Signed.Version -= 2
+				r.Seal()
+			case "manifest":
+				r.Publish(node, trusttest.Manifest(node, 2, "next"))
+			default:
+				r.Targets[role].Signed.Version--
+				r.SaveTargets(role)
+				r.Seal()
+			}
+			in.Repository = r.Files()
+			refuse(t, in, v1.ReasonRollback, role)
+		})
+	}
 }
 
 func TestAttackFreeze(t *testing.T) {

@@ -23,6 +23,8 @@ type chain struct {
 	files Files
 	// floor is what the versions must not fall below.
 	floor floor
+	// before is what was verified before under this same root, or nil.
+	before *memo
 }
 
 // openChain starts from the bootstrap root. At the zero time nothing is expired.
@@ -175,6 +177,10 @@ func (c *chain) seedTimestamp(stored []byte) []byte {
 	if stored == nil {
 		return nil
 	}
+	if c.before != nil {
+		c.tuf.Timestamp = c.before.tuf.Timestamp
+		return stored
+	}
 	err := guarded(metadata.TIMESTAMP, v1.ReasonStateCorrupt, func() error {
 		_, err := c.tuf.UpdateTimestamp(stored)
 		if err != nil && !errors.Is(err, &metadata.ErrExpiredMetadata{}) {
@@ -234,6 +240,10 @@ func (c *chain) seedSnapshot(stored []byte) {
 	if stored == nil || c.tuf.Timestamp == nil {
 		return
 	}
+	if c.before != nil {
+		c.tuf.Snapshot = c.before.tuf.Snapshot
+		return
+	}
 	err := guarded(metadata.SNAPSHOT, v1.ReasonStateCorrupt, func() error {
 		_, err := c.tuf.UpdateSnapshot(stored, true)
 		if c.tuf.Snapshot == nil {
@@ -267,6 +277,11 @@ func (c *chain) load(role, delegator string, limit int, floor int64) ([]byte, *m
 	data, err := read(c.files, role, MetadataPath(role), limit)
 	if err != nil {
 		return nil, nil, err
+	}
+	if m := c.before.role(role, delegator, data, c.tuf.Targets); m != nil &&
+		m.Signed.Version == entry.Version && entry.VerifyLengthHashes(data) == nil {
+		c.tuf.Targets[role] = m
+		return data, &m.Signed, c.checkExpiry(role, m.Signed.Expires)
 	}
 	var signed *metadata.TargetsType
 	err = guarded(role, v1.ReasonMixAndMatch, func() error {

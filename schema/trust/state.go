@@ -42,7 +42,7 @@ type verifiedSet struct {
 }
 
 // files shows the set as a signed branch.
-func (s *verifiedSet) files() Files {
+func (s *verifiedSet) files() mapFiles {
 	m := mapFiles{
 		MetadataPath("timestamp"):               s.Timestamp,
 		MetadataPath("snapshot"):                s.Snapshot,

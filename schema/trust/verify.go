@@ -1,7 +1,6 @@
 package trust
 
 import (
-	"bytes"
 	"maps"
 	"slices"
 	"time"
@@ -42,7 +41,10 @@ func Verify(in Input) (v Verified, next State, err error) {
 		return Verified{}, next, err
 	}
 	if in.Stored.memo.covers(in) {
-		return in.Stored.memo.again(ref, next)
+		if v, ok := in.Stored.memo.again(ref); ok {
+			next.seen = ref
+			return v, next, nil
+		}
 	}
 	next.memo = nil // or it could outlive the roots that it was verified under
 	c, err := openChain(in.BootstrapRoot, ref)
@@ -60,13 +62,14 @@ func Verify(in Input) (v Verified, next State, err error) {
 		return Verified{}, next, err
 	}
 	c.floor = in.Stored.floor.under(c.timestampKeys())
+	c.before = in.Stored.memo.under(in.BootstrapRoot, c.root().Version)
 	set, v, err := c.refresh(in)
 	if err != nil {
 		next.seen = c.vouchedTime(in.Stored.seen)
 		return Verified{}, next, err
 	}
 	next.seen, next.last, next.floor = ref, set, c.raised(set, v)
-	next.memo = remember(in.BootstrapRoot, next, v)
+	next.memo = c.remember(in.BootstrapRoot, set, v)
 	return v, next, nil
 }
 
@@ -182,51 +185,4 @@ func (c *chain) vouchedTime(seen time.Time) time.Time {
 		until = c.tuf.RefTime
 	}
 	return latest(seen, until)
-}
-
-// memo remembers which files a Verified came from.
-type memo struct {
-	bootstrap []byte
-	nextRoot  string
-	set       *verifiedSet
-	files     []roleFile // Name is a path
-	verified  Verified
-}
-
-func remember(bootstrap []byte, s State, v Verified) *memo {
-	set := s.last
-	m := &memo{bootstrap: bootstrap, nextRoot: RootPath(set.Root + 1), set: set, verified: v}
-	for path, data := range set.files().(mapFiles) {
-		m.files = append(m.files, roleFile{Name: path, Data: data})
-	}
-	slices.SortFunc(m.files, func(a, b roleFile) int { return len(a.Data) - len(b.Data) })
-	return m
-}
-
-// covers tells whether in is about the very files that m remembers.
-func (m *memo) covers(in Input) bool {
-	if m == nil || m.set.Team != in.Team || m.set.Node != in.Node || !bytes.Equal(m.bootstrap, in.BootstrapRoot) {
-		return false
-	}
-	if _, ok := in.Repository.ReadFile(m.nextRoot); ok {
-		return false
-	}
-	for _, f := range m.files {
-		if data, ok := in.Repository.ReadFile(f.Name); !ok || !bytes.Equal(data, f.Data) {
-			return false
-		}
-	}
-	return true
-}
-
-// again answers for unchanged files: only time can have changed the answer.
-func (m *memo) again(ref time.Time, next State) (Verified, State, error) {
-	v := m.verified
-	v.ref = ref
-	if role, when, expired := v.ExpiredAt(ref); expired {
-		next.seen = latest(next.seen, when.Add(time.Second))
-		return Verified{}, next, fail(v1.ReasonExpired, role, "it expired at %s", when.UTC().Format(time.RFC3339))
-	}
-	next.seen = ref
-	return v, next, nil
 }

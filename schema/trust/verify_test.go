@@ -3,10 +3,13 @@ package trust_test
 import (
 	"bytes"
 	"encoding/json"
+	"maps"
 	"reflect"
 	"slices"
 	"testing"
 	"time"
+
+	"github.com/theupdateframework/go-tuf/v2/metadata"
 
 	"github.com/gpuaas/node-agent/schema/trust"
 	v1 "github.com/gpuaas/node-agent/schema/v1"
@@ -236,6 +239,59 @@ func TestVerifyIsPure(t *testing.T) {
 	if !bytes.Equal(before, encodeState(t, state)) {
 		t.Error("the stored state changed in the caller's hands")
 	}
+}
+
+// Remembering what was verified before changes no answer.
+func TestMemoChangesNoAnswer(t *testing.T) {
+	r := trusttest.New(t)
+	_, state := accept(t, r.Input())
+	steps := map[string]func(){
+		"1 a new manifest":        func() { r.Publish(node, trusttest.Manifest(node, 2, "second")) },
+		"2 another node's":        func() { r.Publish("gpu-002", trusttest.Manifest("gpu-002", 3, "other")) },
+		"3 only a timestamp":      func() { r.SealTimestamp() },
+		"4 bins":                  func() { r.UseBins(node) },
+		"5 a timestamp over bins": func() { r.SealTimestamp() },
+		"6 a new targets.json":    func() { r.Targets["targets"].Signed.Version++; r.SaveTargets("targets"); r.Seal() },
+		"7 a new root":            func() { r.NextRoot(func() { r.SetKeys("snapshot", 1, evil) }); r.Seal() },
+		"8 a timestamp after it":  func() { r.SealTimestamp() },
+	}
+	for _, name := range slices.Sorted(maps.Keys(steps)) {
+		steps[name]()
+		in := r.Input()
+		in.Now = in.Now.Add(time.Minute)
+		in.Stored = reload(t, state)
+		long, nextLong := accept(t, in)
+		in.Stored = state
+		short, nextShort := accept(t, in)
+		if !reflect.DeepEqual(short, long) {
+			t.Errorf("%s: another answer", name)
+		}
+		if !bytes.Equal(encodeState(t, nextLong), encodeState(t, nextShort)) {
+			t.Errorf("%s: another state", name)
+		}
+		state = nextShort
+	}
+}
+
+// A team whose key was taken away isn't believed because it was before.
+func TestMemoForgetsRevokedTeamKeys(t *testing.T) {
+	r := trusttest.New(t)
+	_, state := accept(t, r.Input())
+	d := r.Targets["targets"].Signed.Delegations
+	d.Roles = nil
+	r.Delegate(team, trust.TeamPattern(team)).KeyIDs = []string{r.KeyID(trusttest.Key("targets"))}
+	key, err := metadata.KeyFromPublicKey(trusttest.Key("targets").Public())
+	if err != nil {
+		t.Fatal(err)
+	}
+	d.Keys[r.KeyID(trusttest.Key("targets"))] = key
+	r.Targets["targets"].Signed.Version++
+	r.SaveTargets("targets")
+	delete(r.Targets, team) // the team's file stays as it was
+	r.Seal()
+	in := r.Input()
+	in.Stored = state
+	refuse(t, in, v1.ReasonUnsigned, "fleet")
 }
 
 // The cheap way of verifying unchanged files gives the same answers as the long one.
