@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"maps"
 	"reflect"
-	"regexp"
 	"slices"
 	"strconv"
 	"strings"
@@ -205,15 +204,28 @@ func unprintable(r rune) bool {
 	return r < 0x20 || r >= 0x7f && r < 0xa0 || r == 0x2028 || r == 0x2029 || r == 0xfeff || r == 0xfffe || r == 0xffff
 }
 
-var (
-	// plainText is what no YAML parser, of version 1.1 or 1.2, takes for anything but a string.
-	plainText = regexp.MustCompile(`^[A-Za-z/][A-Za-z0-9_./@+=~,:-]*$`)
-	reserved  = []string{"true", "false", "yes", "no", "on", "off", "y", "n", "null", "nan", "inf"}
-)
+// reserved are words that some YAML parser takes for something else than a string.
+var reserved = []string{"true", "false", "yes", "no", "on", "off", "y", "n", "null", "nan", "inf"}
+
+// plain reports whether no YAML parser, of version 1.1 or 1.2, takes s without
+// quotes for anything but a string.
+func plain(s string) bool {
+	if s == "" || len(s) > 512 || s[0] != '/' && !letter(s[0]) || s[len(s)-1] == ':' {
+		return false
+	}
+	for i := range len(s) {
+		if c := s[i]; !letter(c) && (c < '0' || c > '9') && strings.IndexByte("_./@+=~,:-", c) < 0 {
+			return false
+		}
+	}
+	return len(s) > 5 || !slices.Contains(reserved, strings.ToLower(s))
+}
+
+func letter(c byte) bool { return c >= 'a' && c <= 'z' || c >= 'A' && c <= 'Z' }
 
 // inline returns a string on one line.
 func inline(s string) string {
-	if len(s) <= 512 && plainText.MatchString(s) && !strings.HasSuffix(s, ":") && !slices.Contains(reserved, strings.ToLower(s)) {
+	if plain(s) {
 		return s
 	}
 	var b strings.Builder

@@ -41,8 +41,8 @@ func (m *NodeManifest) Validate(c *strict.Context) {
 	if m.Generation < 1 {
 		c.Errorf("generation", "found %d; the first generation is 1", m.Generation)
 	}
-	for _, p := range m.problems() {
-		c.Errorf(p.field, "%s", p.message)
+	for _, p := range m.Problems() {
+		c.Errorf(p.Field, "%s", p.Message)
 	}
 }
 
@@ -64,10 +64,11 @@ func (p ManifestPackage) Validate(c *strict.Context) {
 // The error names every field that refers to something that isn't there, or
 // that is declared twice; a decoded manifest has none.
 func (m NodeManifest) Resources() ([]task.Resource, error) {
-	if problems := m.problems(); len(problems) > 0 {
+	parts := m.parts()
+	if problems := m.problems(parts); len(problems) > 0 {
 		errs := make([]error, len(problems))
 		for i, p := range problems {
-			errs[i] = fmt.Errorf("%s: %s", p.field, p.message)
+			errs[i] = fmt.Errorf("%s: %s", p.Field, p.Message)
 		}
 		return nil, errors.Join(errs...)
 	}
@@ -75,9 +76,9 @@ func (m NodeManifest) Resources() ([]task.Resource, error) {
 	for _, p := range m.Packages {
 		out = append(out, task.Package{Name: p.Name, Repository: p.Ref, Digest: p.Digest, Activate: true})
 	}
-	refs := m.refs()
-	for _, t := range m.Tasks {
-		for _, r := range t.With.Resources(t.ID) {
+	refs := m.refs(parts)
+	for _, resources := range parts {
+		for _, r := range resources {
 			if s, ok := r.(task.Service); ok {
 				var on []string
 				for _, name := range s.RestartOn {
@@ -93,17 +94,25 @@ func (m NodeManifest) Resources() ([]task.Resource, error) {
 	return out, nil
 }
 
+// parts returns the resources of each task.
+func (m NodeManifest) parts() [][]task.Resource {
+	out := make([][]task.Resource, len(m.Tasks))
+	for i, t := range m.Tasks {
+		if t.With != nil {
+			out[i] = t.With.Resources(t.ID)
+		}
+	}
+	return out
+}
+
 // refs returns the Refs behind every name that restartOn may hold.
-func (m NodeManifest) refs() map[string][]string {
+func (m NodeManifest) refs(parts [][]task.Resource) map[string][]string {
 	refs := map[string][]string{}
 	for _, p := range m.Packages {
 		refs[task.PackageRef(p.Name)] = []string{task.PackageRef(p.Name)}
 	}
-	for _, t := range m.Tasks {
-		if t.With == nil {
-			continue
-		}
-		for _, r := range t.With.Resources(t.ID) {
+	for i, t := range m.Tasks {
+		for _, r := range parts[i] {
 			switch r.(type) {
 			case task.File, task.Unit:
 				refs[t.ID] = append(refs[t.ID], r.Ref())
@@ -113,26 +122,39 @@ func (m NodeManifest) refs() map[string][]string {
 	return refs
 }
 
-// problem is something wrong between the parts of a manifest.
-type problem struct{ field, message string }
+// Problem is something wrong between the parts of a manifest.
+type Problem struct {
+	// Field is the path of the field, "tasks[0].with.restartOn[1]".
+	Field string
+	// Message says what is wrong and what is allowed.
+	Message string
+}
+
+// Problems are the errors of Resources one by one, for who rendered the
+// manifest and knows where each task was written.
+func (m NodeManifest) Problems() []Problem { return m.problems(m.parts()) }
 
 // problems finds what no single field shows: names that are taken, and names
 // that nothing has.
-func (m NodeManifest) problems() []problem {
-	var out []problem
-	add := func(field, format string, args ...any) {
-		out = append(out, problem{field, fmt.Sprintf(format, args...)})
-	}
+func (m NodeManifest) problems(parts [][]task.Resource) []Problem {
+	var out []Problem
 	if len(m.Packages) > MaxPackages {
-		add("packages", "found %d; at most %d are allowed", len(m.Packages), MaxPackages)
+		out = append(out, Problem{"packages", fmt.Sprintf("found %d; at most %d are allowed", len(m.Packages), MaxPackages)})
 	}
 	if len(m.Tasks) > MaxTasks {
-		add("tasks", "found %d; at most %d are allowed", len(m.Tasks), MaxTasks)
+		out = append(out, Problem{"tasks", fmt.Sprintf("found %d; at most %d are allowed", len(m.Tasks), MaxTasks)})
 	}
+	out = append(out, m.taken(parts)...)
+	return append(out, m.unknown(parts)...)
+}
+
+// taken finds what is declared twice, and tasks that aren't whole.
+func (m NodeManifest) taken(parts [][]task.Resource) []Problem {
+	var out []Problem
 	owner := map[string]string{} // Ref -> field
 	claim := func(r task.Resource, field string) {
 		if first, ok := owner[r.Ref()]; ok {
-			add(field, "%s is declared by %s already", r.Ref(), first)
+			out = append(out, Problem{field, fmt.Sprintf("%s is declared by %s already", r.Ref(), first)})
 			return
 		}
 		owner[r.Ref()] = field
@@ -140,41 +162,46 @@ func (m NodeManifest) problems() []problem {
 	for i, p := range m.Packages {
 		claim(task.Package{Name: p.Name}, strict.Index("packages", i))
 	}
-	kinds := map[string]string{} // task id -> type
+	ids := map[string]bool{}
 	for i, t := range m.Tasks {
 		at := strict.Index("tasks", i)
-		if _, ok := kinds[t.ID]; ok {
-			add(at+".id", "%q is the id of an earlier task already", t.ID)
+		switch {
+		case ids[t.ID]:
+			out = append(out, Problem{at + ".id", fmt.Sprintf("%q is the id of an earlier task already", t.ID)})
 			continue
+		case t.With == nil:
+			out = append(out, Problem{at + ".with", "missing; this field is required"})
+		case t.Type != t.With.Type():
+			out = append(out, Problem{at + ".type", fmt.Sprintf("is %q, but with is that of %s", t.Type, t.With.Type())})
 		}
-		kinds[t.ID] = t.Type
-		if t.With == nil {
-			add(at+".with", "missing; this field is required")
-			continue
-		}
-		if t.Type != t.With.Type() {
-			add(at+".type", "is %q, but with is that of %s", t.Type, t.With.Type())
-			continue
-		}
-		for _, r := range t.With.Resources(t.ID) {
+		ids[t.ID] = true
+		for _, r := range parts[i] {
 			claim(r, at)
 		}
 	}
-	refs := m.refs()
-	for i, t := range m.Tasks {
-		if t.With == nil {
-			continue
-		}
-		for _, r := range t.With.Resources(t.ID) {
+	return out
+}
+
+// unknown finds references to what isn't in the manifest.
+func (m NodeManifest) unknown(parts [][]task.Resource) []Problem {
+	var out []Problem
+	refs := m.refs(parts)
+	kinds := map[string]string{} // task id -> type
+	for _, t := range m.Tasks {
+		kinds[t.ID] = t.Type
+	}
+	for i, resources := range parts {
+		with := strict.Index("tasks", i) + ".with"
+		for _, r := range resources {
 			switch r := r.(type) {
 			case task.Unit:
 				if r.Package != "" && refs[task.PackageRef(r.Package)] == nil {
-					add(strict.Index("tasks", i)+".with.from.package", "no package %q in this manifest's packages", r.Package)
+					out = append(out, Problem{with + ".from.package", unknownName(task.PackageRef(r.Package), kinds)})
 				}
 			case task.Service:
 				for j, name := range r.RestartOn {
 					if refs[name] == nil {
-						add(strict.Index(strict.Index("tasks", i)+".with.restartOn", j), "%s", unknownName(name, kinds))
+						out = append(out, Problem{strict.Index(with+".restartOn", j), unknownName(name, kinds)})
 					}
 				}
 			}
