@@ -68,10 +68,8 @@ state. It repairs drift, rolls back what fails, and reports what it does.
 	flags.StringVar(&o.config, "config", "", "config.yaml to use (default: the scope's own)")
 	flags.StringVar(&o.over.Node, "node", "", "node id, over GPUAAS_NODE_ID and config.yaml")
 	flags.StringVar(&o.over.SourceURL, "source", "", "URL of the signed branch's repository, over GPUAAS_SOURCE_URL and config.yaml")
-	for _, c := range []*cobra.Command{
-		newRun(o), newOnce(o), newPlan(o), newStatus(o), newVerify(o), newVersion(o),
-		newDocs(root), newSourceFetch(o), newPackageFetch(o),
-	} {
+	commands := []*cobra.Command{newRun(o), newOnce(o), newPlan(o), newStatus(o), newVerify(o), newVersion(o), newDocs(root)}
+	for _, c := range append(commands, newChildren(o)...) {
 		usageArgs(c)
 		root.AddCommand(c)
 	}

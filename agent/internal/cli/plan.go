@@ -60,7 +60,7 @@ func runPlan(ctx context.Context, o *options, format output, offline bool) error
 	if err != nil {
 		return err
 	}
-	a, err := newViewer(ctx, cfg, o.logger(cfg.Log))
+	a, err := newViewer(cfg, o.logger(cfg.Log))
 	if err != nil {
 		return err
 	}
@@ -125,4 +125,3 @@ func printPlan(w io.Writer, v planView) error {
 	}
 	return nil
 }
-

@@ -48,7 +48,7 @@ func runVerify(ctx context.Context, o *options, format output, offline bool) err
 	if err != nil {
 		return err
 	}
-	a, err := newViewer(ctx, cfg, o.logger(cfg.Log))
+	a, err := newViewer(cfg, o.logger(cfg.Log))
 	if err != nil {
 		return err
 	}

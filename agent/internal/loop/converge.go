@@ -8,6 +8,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/gpuaas/node-agent/agent/internal/apply"
 	"github.com/gpuaas/node-agent/agent/internal/guard"
 	"github.com/gpuaas/node-agent/agent/internal/host"
 	"github.com/gpuaas/node-agent/agent/internal/journal"
@@ -193,7 +194,7 @@ func (l *Loop) stage(ctx context.Context, p plan.Plan) (staged bool, err error) 
 		l.Notifier.Alive()
 		l.Log.Info("staging", "package", s.Package.Name, "digest", s.Package.Digest, "reason", s.Reason)
 		err := l.Packages.Stage(ctx, *s.Package)
-		l.auditStep(StepRecord{Step: s, After: s.Package.Digest, Err: err})
+		l.auditStep(apply.Record{Step: s, After: s.Package.Digest, Err: err})
 		if err != nil {
 			return true, err
 		}
@@ -236,7 +237,7 @@ func (l *Loop) postpone() {
 func (l *Loop) carryOut(ctx context.Context, d desired, p plan.Plan) bool {
 	fresh := !l.isGood(d)
 	if len(p.Steps) == 0 && !fresh {
-		l.reached(d, nil)
+		l.reached(d, p.Notices)
 		return true
 	}
 	drifted := !fresh && host.Disruptive(p.Steps)
@@ -263,7 +264,7 @@ func (l *Loop) carryOut(ctx context.Context, d desired, p plan.Plan) bool {
 		return true
 	}
 	l.commit(d, fresh)
-	l.reached(d, p.Steps)
+	l.reached(d, p.Notices)
 	return true
 }
 
@@ -278,7 +279,7 @@ func (l *Loop) apply(ctx context.Context, steps []host.Step) error {
 		return nil
 	}
 	inv := l.Journal.Inventory.Clone()
-	return l.Applier.Apply(ctx, steps, &inv, l.Journal.SaveInventory, l.auditStep)
+	return l.Applier.Run(ctx, steps, &inv, l.Journal.SaveInventory, l.auditStep)
 }
 
 // probation watches the services that steps touched; after a crash, all of an

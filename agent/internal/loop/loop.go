@@ -6,6 +6,7 @@ import (
 	"math/rand/v2"
 	"time"
 
+	"github.com/gpuaas/node-agent/agent/internal/apply"
 	"github.com/gpuaas/node-agent/agent/internal/guard"
 	"github.com/gpuaas/node-agent/agent/internal/host"
 	"github.com/gpuaas/node-agent/agent/internal/journal"
@@ -40,16 +41,9 @@ type Observer interface {
 	Observe(ctx context.Context, resources []task.Resource, inv host.Inventory) (host.Observed, error)
 }
 
-// Applier runs steps. It updates inv through save before and after each.
+// Applier runs steps. It updates inv, through save, before and after each.
 type Applier interface {
-	Apply(ctx context.Context, steps []host.Step, inv *host.Inventory, save func(host.Inventory) error, record func(StepRecord)) error
-}
-
-// StepRecord is one executed step, for the audit log.
-type StepRecord struct {
-	Step          host.Step
-	Before, After string
-	Err           error
+	Run(ctx context.Context, steps []host.Step, inv *host.Inventory, save func(host.Inventory) error, record func(apply.Record)) error
 }
 
 // Prober watches services after a change.
@@ -60,8 +54,8 @@ type Prober interface {
 
 // Watcher wakes the loop when something on the host may have changed.
 type Watcher interface {
-	// Watch replaces the set of watched paths and units.
-	Watch(paths, units []string)
+	// Watch replaces what is watched: files by path, units and packages by name.
+	Watch(files, units, packages []string)
 	// Changes delivers a word for the log; a value may stand for many changes.
 	Changes() <-chan string
 }

@@ -79,7 +79,7 @@ func (l *Loop) rollback(ctx context.Context, from desired) {
 	l.audit(report.Record{Event: "rolled-back", Generation: to.name.Generation, Manifest: to.name.Digest, Result: "ok"})
 	l.Log.Warn("rolled back", "generation", to.name.Generation)
 	if to.name.Digest != "" {
-		l.reached(to, p.Steps)
+		l.reached(to, p.Notices)
 	}
 }
 

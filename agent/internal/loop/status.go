@@ -4,9 +4,12 @@ import (
 	"fmt"
 	"maps"
 	"slices"
+	"strings"
 	"time"
 
+	"github.com/gpuaas/node-agent/agent/internal/apply"
 	"github.com/gpuaas/node-agent/agent/internal/host"
+	"github.com/gpuaas/node-agent/agent/internal/plan"
 	"github.com/gpuaas/node-agent/agent/internal/report"
 	"github.com/gpuaas/node-agent/schema/task"
 	v1 "github.com/gpuaas/node-agent/schema/v1"
@@ -80,8 +83,8 @@ func (l *Loop) expired(now time.Time) bool {
 	return expired
 }
 
-// reached says that the host is as d wants it.
-func (l *Loop) reached(d desired, steps []host.Step) {
+// reached says that the host is as d wants it, but for what is left alone.
+func (l *Loop) reached(d desired, notices []plan.Notice) {
 	l.status.ObservedGeneration = d.name.Generation
 	l.elements(d)
 	l.watch(d)
@@ -94,7 +97,20 @@ func (l *Loop) reached(d desired, steps []host.Step) {
 		l.to(Committed)
 	}
 	l.condition(v1.Healthy, v1.True, v1.ReasonOK, "")
-	l.condition(v1.Drifted, v1.False, v1.ReasonOK, "")
+	l.condition(v1.Drifted, v1.False, v1.ReasonOK, l.leftAlone(notices))
+}
+
+// leftAlone tells what differs and isn't ours to change. It is logged when it changes.
+func (l *Loop) leftAlone(notices []plan.Notice) string {
+	var lines []string
+	for _, n := range notices {
+		lines = append(lines, n.Ref+": "+n.Message)
+	}
+	text := strings.Join(lines, "; ")
+	if text != "" && text != report.Condition(l.status, v1.Drifted).Message {
+		l.Log.Warn("left alone", "notice", text)
+	}
+	return text
 }
 
 // noteDrift counts and reports what is about to be repaired.
@@ -122,19 +138,23 @@ func (l *Loop) elements(d desired) {
 
 // watch has the host watched for changes to what d made.
 func (l *Loop) watch(d desired) {
-	paths, units := map[string]bool{}, map[string]bool{}
+	files, units, packages := map[string]bool{}, map[string]bool{}, map[string]bool{}
 	for _, r := range d.resources {
 		switch r := r.(type) {
 		case task.File:
-			paths[r.Path] = true
+			files[r.Path] = true
 		case task.Unit:
 			units[r.Name] = true
 		case task.Service:
 			units[r.Unit] = true
+		case task.Package:
+			packages[r.Name] = true
 		}
 	}
-	l.Watcher.Watch(slices.Sorted(maps.Keys(paths)), slices.Sorted(maps.Keys(units)))
+	l.Watcher.Watch(sorted(files), sorted(units), sorted(packages))
 }
+
+func sorted(set map[string]bool) []string { return slices.Sorted(maps.Keys(set)) }
 
 // audit appends a record about the target.
 func (l *Loop) audit(r report.Record) {
@@ -153,7 +173,7 @@ func (l *Loop) audit(r report.Record) {
 	}
 }
 
-func (l *Loop) auditStep(s StepRecord) {
+func (l *Loop) auditStep(s apply.Record) {
 	r := report.Record{Event: "step", Action: s.Step.Action.String(), Resource: s.Step.Ref, Task: s.Step.Task,
 		Reason: s.Step.Reason, Before: s.Before, After: s.After, Result: "ok"}
 	if s.Err != nil {

@@ -12,6 +12,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/gpuaas/node-agent/agent/internal/apply"
 	"github.com/gpuaas/node-agent/agent/internal/guard"
 	"github.com/gpuaas/node-agent/agent/internal/host"
 	"github.com/gpuaas/node-agent/agent/internal/journal"
@@ -236,14 +237,14 @@ func digest(data []byte) string {
 	return "sha256:" + hex.EncodeToString(sum[:])
 }
 
-// Apply implements loop.Applier: what agent/internal/apply does, in memory.
-func (w *world) Apply(_ context.Context, steps []host.Step, inv *host.Inventory, save func(host.Inventory) error, record func(loop.StepRecord)) error {
+// Run implements loop.Applier: what agent/internal/apply does, in memory.
+func (w *world) Run(_ context.Context, steps []host.Step, inv *host.Inventory, save func(host.Inventory) error, record func(apply.Record)) error {
 	for i, s := range steps {
 		if w.kill && i == len(steps)/2 {
 			return errKilled
 		}
 		if err := w.applyErr[s.Ref]; err != nil {
-			record(loop.StepRecord{Step: s, Err: err})
+			record(apply.Record{Step: s, Err: err})
 			return err
 		}
 		w.applied = append(w.applied, s.Action.String()+" "+s.Ref)
@@ -251,7 +252,7 @@ func (w *world) Apply(_ context.Context, steps []host.Step, inv *host.Inventory,
 		if err := save(*inv); err != nil {
 			return err
 		}
-		record(loop.StepRecord{Step: s})
+		record(apply.Record{Step: s})
 	}
 	return nil
 }
@@ -305,7 +306,7 @@ func (w *world) Probe(_ context.Context, services []task.Service) error {
 }
 
 // Watch implements loop.Watcher.
-func (w *world) Watch([]string, []string) {}
+func (w *world) Watch(_, _, _ []string) {}
 
 // Changes implements loop.Watcher.
 func (w *world) Changes() <-chan string { return w.changes }
