@@ -21,8 +21,10 @@ const (
 
 // TypeMeta opens every document.
 type TypeMeta struct {
+	// APIVersion is the version of the format.
 	APIVersion string `yaml:"apiVersion" json:"apiVersion"`
-	Kind       string `yaml:"kind" json:"kind"`
+	// Kind of document.
+	Kind string `yaml:"kind" json:"kind"`
 }
 
 // Fleet is fleet.yaml, the one file at the root of a fleet repo.
@@ -41,7 +43,7 @@ type Fleet struct {
 	// Signed says where signed state goes.
 	Signed SignedBranch `yaml:"signed,omitempty" json:"signed,omitzero"`
 	// InstallRoot is the folder on the nodes that holds packages; default
-	// DefaultInstallRoot. ${packages.<name>.path} starts with it.
+	// /opt/gpuaas/packages. ${packages.<name>.path} starts with it.
 	InstallRoot string `yaml:"installRoot,omitempty" json:"installRoot,omitempty"`
 	// Values are the weakest source of ${values.x}.
 	Values Values `yaml:"values,omitempty" json:"values,omitempty"`
@@ -60,6 +62,7 @@ type Registry struct {
 
 // Team owns nodes. Name becomes a TUF role name: [a-z0-9-], at most 40 characters.
 type Team struct {
+	// Name is a-z, 0-9 and -, and no TUF role of its own such as root.
 	Name string `yaml:"name" json:"name"`
 	// Threshold is how many of the team's keys must sign; default 1.
 	Threshold int `yaml:"threshold,omitempty" json:"threshold,omitempty"`
@@ -68,10 +71,15 @@ type Team struct {
 // Expiries are how long freshly signed metadata is good for. Zero means the
 // default of trust.md: root and targets 365d, teams and snapshot 90d, timestamp 3d.
 type Expiries struct {
-	Root      Duration `yaml:"root,omitempty" json:"root,omitempty"`
-	Targets   Duration `yaml:"targets,omitempty" json:"targets,omitempty"`
-	Team      Duration `yaml:"team,omitempty" json:"team,omitempty"`
-	Snapshot  Duration `yaml:"snapshot,omitempty" json:"snapshot,omitempty"`
+	// Root role: the keys of every role; default 365d.
+	Root Duration `yaml:"root,omitempty" json:"root,omitempty"`
+	// Targets role: the delegations to teams; default 365d.
+	Targets Duration `yaml:"targets,omitempty" json:"targets,omitempty"`
+	// Team roles: the manifests; default 90d.
+	Team Duration `yaml:"team,omitempty" json:"team,omitempty"`
+	// Snapshot role: which versions belong together; default 90d.
+	Snapshot Duration `yaml:"snapshot,omitempty" json:"snapshot,omitempty"`
+	// Timestamp role: how old the newest state may be; default 3d.
 	Timestamp Duration `yaml:"timestamp,omitempty" json:"timestamp,omitempty"`
 }
 
@@ -84,7 +92,8 @@ type SignedBranch struct {
 // PackagePin is packages/<name>.yaml: one package at one digest.
 type PackagePin struct {
 	TypeMeta `yaml:",inline"`
-	Name     string `yaml:"name" json:"name"`
+	// Name is that of the file, and of the package's folder on nodes: a DNS label.
+	Name string `yaml:"name" json:"name"`
 	// Ref is the OCI repository with its registry host, without tag or digest.
 	Ref string `yaml:"ref" json:"ref"`
 	// Digest is "sha256:<64 hex>" of the manifest or index.
@@ -98,12 +107,16 @@ type PackagePin struct {
 // Profile is profiles/<name>.yaml: what nodes with certain labels run.
 type Profile struct {
 	TypeMeta `yaml:",inline"`
-	Name     string   `yaml:"name" json:"name"`
+	// Name is that of the file: a DNS label. Profiles are applied in the order of their names.
+	Name string `yaml:"name" json:"name"`
+	// Selector says which nodes; without one, all.
 	Selector Selector `yaml:"selector,omitempty" json:"selector,omitzero"`
-	Values   Values   `yaml:"values,omitempty" json:"values,omitempty"`
-	// Packages are names of PackagePins.
-	Packages []string       `yaml:"packages,omitempty" json:"packages,omitempty"`
-	Tasks    []TaskTemplate `yaml:"tasks,omitempty" json:"tasks,omitempty"`
+	// Values are stronger than those of the fleet and weaker than those of a node.
+	Values Values `yaml:"values,omitempty" json:"values,omitempty"`
+	// Packages are names of files in packages/, without .yaml.
+	Packages []string `yaml:"packages,omitempty" json:"packages,omitempty"`
+	// Tasks of the nodes, in this order.
+	Tasks []TaskTemplate `yaml:"tasks,omitempty" json:"tasks,omitempty"`
 }
 
 // Selector matches nodes. The empty selector matches every node.
@@ -118,10 +131,13 @@ type Node struct {
 	// ID is the node's identity: [a-z0-9] then [a-z0-9.-], at most 63 characters.
 	ID string `yaml:"id" json:"id"`
 	// Team defaults to "fleet".
-	Team     string            `yaml:"team,omitempty" json:"team,omitempty"`
-	Labels   map[string]string `yaml:"labels,omitempty" json:"labels,omitempty"`
-	Values   Values            `yaml:"values,omitempty" json:"values,omitempty"`
-	Packages []string          `yaml:"packages,omitempty" json:"packages,omitempty"`
+	Team string `yaml:"team,omitempty" json:"team,omitempty"`
+	// Labels choose the node's profiles.
+	Labels map[string]string `yaml:"labels,omitempty" json:"labels,omitempty"`
+	// Values are the strongest source of ${values.x}.
+	Values Values `yaml:"values,omitempty" json:"values,omitempty"`
+	// Packages are added to those of the profiles.
+	Packages []string `yaml:"packages,omitempty" json:"packages,omitempty"`
 	// Tasks are added to those of the profiles; one with a profile's task id replaces it.
 	Tasks []TaskTemplate `yaml:"tasks,omitempty" json:"tasks,omitempty"`
 }
@@ -132,63 +148,91 @@ const DefaultTeam = "fleet"
 // NodeManifest is the whole desired state of one node: a TUF target.
 type NodeManifest struct {
 	TypeMeta `yaml:",inline"`
-	Node     string `yaml:"node" json:"node"`
+	// Node is the id of the node that this is for; no other acts on it.
+	Node string `yaml:"node" json:"node"`
 	// Generation rises whenever the content changes and never falls.
-	Generation int64             `yaml:"generation" json:"generation"`
-	Source     ManifestSource    `yaml:"source" json:"source"`
-	Packages   []ManifestPackage `yaml:"packages,omitempty" json:"packages,omitempty"`
-	Tasks      []Task            `yaml:"tasks,omitempty" json:"tasks,omitempty"`
+	Generation int64 `yaml:"generation" json:"generation"`
+	// Source says where the content comes from.
+	Source ManifestSource `yaml:"source" json:"source"`
+	// Packages to install and activate.
+	Packages []ManifestPackage `yaml:"packages,omitempty" json:"packages,omitempty"`
+	// Tasks to hold true.
+	Tasks []Task `yaml:"tasks,omitempty" json:"tasks,omitempty"`
 }
 
 // ManifestSource is the commit of the fleet repo that last changed this manifest.
 type ManifestSource struct {
-	Repo   string `yaml:"repo" json:"repo"`
+	// Repo is the URL of the fleet repo, without credentials.
+	Repo string `yaml:"repo" json:"repo"`
+	// Commit is a full commit id.
 	Commit string `yaml:"commit" json:"commit"`
 }
 
 // ManifestPackage is one package to install and activate.
 type ManifestPackage struct {
-	Name   string `yaml:"name" json:"name"`
-	Ref    string `yaml:"ref" json:"ref"`
+	// Name of the package on the node.
+	Name string `yaml:"name" json:"name"`
+	// Ref is the OCI repository with its registry host, without tag or digest.
+	Ref string `yaml:"ref" json:"ref"`
+	// Digest is "sha256:<64 hex>" of the manifest or index.
 	Digest string `yaml:"digest" json:"digest"`
 }
 
 // Task is one typed task. With is decoded by Type.
 type Task struct {
-	ID   string    `yaml:"id" json:"id"`
-	Type string    `yaml:"type" json:"type"`
+	// ID is unique in the manifest; other tasks refer to it.
+	ID string `yaml:"id" json:"id"`
+	// Type is one of task.Kinds.
+	Type string `yaml:"type" json:"type"`
+	// With holds the fields of that kind.
 	With task.Spec `yaml:"with" json:"with"`
 }
 
 // NodeStatus is what an agent says of its node. Times are RFC 3339 UTC.
 type NodeStatus struct {
-	TypeMeta     `yaml:",inline"`
-	Node         string    `yaml:"node" json:"node"`
-	AgentVersion string    `yaml:"agentVersion" json:"agentVersion"`
-	Updated      time.Time `yaml:"updated" json:"updated"`
+	TypeMeta `yaml:",inline"`
+	// Node is the node's id.
+	Node string `yaml:"node" json:"node"`
+	// AgentVersion is that of the agent's binary.
+	AgentVersion string `yaml:"agentVersion" json:"agentVersion"`
+	// Updated is when this document was written.
+	Updated time.Time `yaml:"updated" json:"updated"`
 	// SourceCommit is the commit of the signed branch that was last verified.
 	SourceCommit string `yaml:"sourceCommit,omitempty" json:"sourceCommit,omitempty"`
 	// FleetCommit is the fleet repo's commit that the manifest was rendered from.
-	FleetCommit        string          `yaml:"fleetCommit,omitempty" json:"fleetCommit,omitempty"`
-	DesiredGeneration  int64           `yaml:"desiredGeneration" json:"desiredGeneration"`
-	ObservedGeneration int64           `yaml:"observedGeneration" json:"observedGeneration"`
-	Phase              string          `yaml:"phase" json:"phase"`
-	Conditions         []Condition     `yaml:"conditions" json:"conditions"`
-	Packages           []ElementStatus `yaml:"packages,omitempty" json:"packages,omitempty"`
-	Tasks              []ElementStatus `yaml:"tasks,omitempty" json:"tasks,omitempty"`
-	Trust              *TrustStatus    `yaml:"trust,omitempty" json:"trust,omitempty"`
-	LastError          *StatusError    `yaml:"lastError,omitempty" json:"lastError,omitempty"`
+	FleetCommit string `yaml:"fleetCommit,omitempty" json:"fleetCommit,omitempty"`
+	// DesiredGeneration is that of the newest verified manifest; 0 before the first.
+	DesiredGeneration int64 `yaml:"desiredGeneration" json:"desiredGeneration"`
+	// ObservedGeneration is that of the manifest which the host is like; 0 before the first.
+	ObservedGeneration int64 `yaml:"observedGeneration" json:"observedGeneration"`
+	// Phase is where the agent is in a reconcile: one of Phases.
+	Phase string `yaml:"phase" json:"phase"`
+	// Conditions of the node, one a type.
+	Conditions []Condition `yaml:"conditions" json:"conditions"`
+	// Packages of the manifest.
+	Packages []ElementStatus `yaml:"packages,omitempty" json:"packages,omitempty"`
+	// Tasks of the manifest.
+	Tasks []ElementStatus `yaml:"tasks,omitempty" json:"tasks,omitempty"`
+	// Trust is what the node believes, once something was verified.
+	Trust *TrustStatus `yaml:"trust,omitempty" json:"trust,omitempty"`
+	// LastError is the last thing that went wrong and wasn't put right since.
+	LastError *StatusError `yaml:"lastError,omitempty" json:"lastError,omitempty"`
 	// Repairs counts drift that was repaired since the agent started.
 	Repairs int64 `yaml:"repairs" json:"repairs"`
 }
 
 // Condition is one aspect of a node. Reason is from the closed set in reasons.go.
 type Condition struct {
-	Type    ConditionType   `yaml:"type" json:"type"`
-	Status  ConditionStatus `yaml:"status" json:"status"`
-	Reason  Reason          `yaml:"reason" json:"reason"`
-	Message string          `yaml:"message,omitempty" json:"message,omitempty"`
-	Since   time.Time       `yaml:"since" json:"since"`
+	// Type says which aspect.
+	Type ConditionType `yaml:"type" json:"type"`
+	// Status says whether it holds.
+	Status ConditionStatus `yaml:"status" json:"status"`
+	// Reason says why, for programs.
+	Reason Reason `yaml:"reason" json:"reason"`
+	// Message says why, for people.
+	Message string `yaml:"message,omitempty" json:"message,omitempty"`
+	// Since is when Status became what it is.
+	Since time.Time `yaml:"since" json:"since"`
 }
 
 // ElementStatus is the state of one package or task.
@@ -200,15 +244,19 @@ type ElementStatus struct {
 	// State is one of the ElementStates.
 	State ElementState `yaml:"state" json:"state"`
 	// Digest is the active digest of a package.
-	Digest  string `yaml:"digest,omitempty" json:"digest,omitempty"`
+	Digest string `yaml:"digest,omitempty" json:"digest,omitempty"`
+	// Message says more, for people.
 	Message string `yaml:"message,omitempty" json:"message,omitempty"`
 }
 
 // TrustStatus is what the node believes, and until when.
 type TrustStatus struct {
-	RootVersion int64                `yaml:"rootVersion" json:"rootVersion"`
-	Versions    map[string]int64     `yaml:"versions,omitempty" json:"versions,omitempty"`
-	Expires     map[string]time.Time `yaml:"expires,omitempty" json:"expires,omitempty"`
+	// RootVersion is that of the newest root metadata.
+	RootVersion int64 `yaml:"rootVersion" json:"rootVersion"`
+	// Versions are those of the metadata, per role.
+	Versions map[string]int64 `yaml:"versions,omitempty" json:"versions,omitempty"`
+	// Expires is until when the metadata is good, per role.
+	Expires map[string]time.Time `yaml:"expires,omitempty" json:"expires,omitempty"`
 	// KeyIDs are the accepted key ids per role.
 	KeyIDs map[string][]string `yaml:"keyIDs,omitempty" json:"keyIDs,omitempty"`
 }
@@ -218,9 +266,13 @@ type StatusError struct {
 	// Phase is the part of the reconcile in which it happened, such as poll or apply.
 	Phase string `yaml:"phase" json:"phase"`
 	// Component is the agent's part that failed.
-	Component string    `yaml:"component" json:"component"`
-	Element   string    `yaml:"element,omitempty" json:"element,omitempty"`
-	Category  Reason    `yaml:"category" json:"category"`
-	Message   string    `yaml:"message" json:"message"`
-	Time      time.Time `yaml:"time" json:"time"`
+	Component string `yaml:"component" json:"component"`
+	// Element is the Ref of the resource, or a URL.
+	Element string `yaml:"element,omitempty" json:"element,omitempty"`
+	// Category is the reason, for programs.
+	Category Reason `yaml:"category" json:"category"`
+	// Message says what went wrong and what to do, for people.
+	Message string `yaml:"message" json:"message"`
+	// Time is when it happened last.
+	Time time.Time `yaml:"time" json:"time"`
 }

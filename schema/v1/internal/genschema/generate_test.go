@@ -250,3 +250,36 @@ func mutate(root, n *yaml.Node, path string, try func(what string)) {
 		}
 	}
 }
+
+// TestEveryFieldIsDescribed: what editors show when a reader points at a field.
+func TestEveryFieldIsDescribed(t *testing.T) {
+	for _, kind := range v1.Kinds() {
+		data, _ := published.ByKind(kind)
+		doc, err := validator.UnmarshalJSON(bytes.NewReader(data))
+		if err != nil {
+			t.Fatal(err)
+		}
+		described(t, kind, doc)
+	}
+}
+
+func described(t *testing.T, path string, v any) {
+	m, ok := v.(map[string]any)
+	if !ok {
+		return
+	}
+	if properties, ok := m["properties"].(map[string]any); ok {
+		for name, p := range properties {
+			property := p.(map[string]any)
+			_, condition := property["const"]
+			if _, ok := property["description"]; !ok && !condition && !strings.Contains(path, "allOf") {
+				t.Errorf("%s.%s has no description: give the Go field a comment", path, name)
+			}
+		}
+	}
+	for key, inner := range m {
+		if key != "allOf" {
+			described(t, path+"."+key, inner)
+		}
+	}
+}

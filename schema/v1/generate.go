@@ -1,3 +1,0 @@
-package v1
-
-//go:generate go run ./internal/genschema
