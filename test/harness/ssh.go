@@ -66,6 +66,7 @@ func NewSSHServer(tb testing.TB, opts SSHOptions) *SSHServer {
 	if opts.AcceptProtocol {
 		accept = "AcceptEnv GIT_PROTOCOL\n"
 	}
+	// Another home keeps the user's own shell startup files out of it.
 	write(tb, filepath.Join(dir, "config"), fmt.Sprintf(`Port %s
 ListenAddress 127.0.0.1
 HostKey %s
@@ -75,7 +76,8 @@ StrictModes no
 UsePAM no
 PasswordAuthentication no
 PermitRootLogin prohibit-password
-%s`, s.Port, filepath.Join(dir, "host"), filepath.Join(dir, "authorized_keys"), accept))
+SetEnv HOME=%s
+%s`, s.Port, filepath.Join(dir, "host"), filepath.Join(dir, "authorized_keys"), dir, accept))
 	s.start(tb, sshd, filepath.Join(dir, "config"))
 	return s
 }
