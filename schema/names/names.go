@@ -90,7 +90,7 @@ var (
 		"os/architecture, like linux/amd64"}
 	mode = rule{regexp.MustCompile(`^0[0-7]{3}$`), 4,
 		`four octal digits in quotes that begin with 0, like "0640"`}
-	owner = rule{regexp.MustCompile(`^([a-z_][a-z0-9_-]{0,30}[a-z0-9_$-]?|0|[1-9][0-9]{0,8})$`), 32,
+	owner = rule{regexp.MustCompile(`^([a-z_][a-z0-9_-]{0,30}[a-z0-9_$-]?|0|[1-9][0-9]{0,9})$`), 32,
 		"a user or group name, or a decimal id"}
 	labelKey = rule{regexp.MustCompile(`^[A-Za-z0-9]([A-Za-z0-9._/-]*[A-Za-z0-9])?$`), 128,
 		"letters, digits and inner . _ - /, at most 128 characters"}
@@ -158,7 +158,15 @@ func Platform(s string) error { return platform.check(s) }
 func Mode(s string) error { return mode.check(s) }
 
 // Owner checks a user or group, by name or decimal id.
-func Owner(s string) error { return owner.check(s) }
+func Owner(s string) error {
+	if err := owner.check(s); err != nil {
+		return err
+	}
+	if id, err := strconv.ParseUint(s, 10, 64); err == nil && id >= 1<<32-1 {
+		return fmt.Errorf("found %s; the highest id is 4294967294", s)
+	}
+	return nil
+}
 
 // LabelKey checks the key of a node's label.
 func LabelKey(s string) error { return labelKey.check(s) }
