@@ -136,11 +136,12 @@ func (e *encoder) mapping(field string, depth int, v reflect.Value) {
 		if !utf8.ValidString(key) {
 			e.fail(at, "its name is not UTF-8")
 		}
-		if len(key) > MaxKey {
-			e.fail(field, "a name in it has %d bytes; at most %d are allowed", len(key), MaxKey)
+		written := inline(key)
+		if len(key) > MaxKey || len(written) > 2*MaxKey-2 {
+			e.fail(field, "a name in it has %d bytes, or characters that need escapes; at most %d are allowed", len(key), MaxKey)
 		}
 		e.indent(depth + 2)
-		e.out.WriteString(inline(key) + ":")
+		e.out.WriteString(written + ":")
 		e.value(at, depth+2, items[key])
 	}
 }
