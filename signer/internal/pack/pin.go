@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"errors"
 	"fmt"
+	"io"
 	"io/fs"
 	"os"
 	"path/filepath"
@@ -32,18 +33,16 @@ func Pin(file string, p *Pushed) (changed bool, err error) {
 		Version:   p.Info.Version,
 		Platforms: p.Info.PlatformNames(),
 	}
-	if want := pin.Name + ".yaml"; filepath.Base(file) != want {
-		return false, fmt.Errorf("cannot pin in %s: the file of package %q must be named %s", file, pin.Name, want)
+	if err := CheckPin(file, pin.Name); err != nil {
+		return false, err
 	}
-	old, err := os.ReadFile(file)
+	old, err := readLimited(file)
 	if err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return false, fmt.Errorf("cannot pin: %w", err)
 	}
 	var next []byte
 	if errors.Is(err, fs.ErrNotExist) {
 		next, err = encodeYAML(pin)
-	} else if len(old) > maxPinFile {
-		err = fmt.Errorf("the file is larger than %d bytes", maxPinFile)
 	} else {
 		next, err = editPin(file, old, pin)
 	}
@@ -54,6 +53,17 @@ func Pin(file string, p *Pushed) (changed bool, err error) {
 		return false, nil
 	}
 	return true, durable.WriteFile(file, next, durable.Options{Mode: 0o644})
+}
+
+// CheckPin tells whether file can be that of a package in a fleet repo.
+func CheckPin(file, name string) error {
+	if want := name + ".yaml"; filepath.Base(file) != want {
+		return fmt.Errorf("cannot pin in %s: the file of package %q must be named %s", file, name, want)
+	}
+	if _, err := os.Stat(filepath.Dir(file)); err != nil {
+		return fmt.Errorf("cannot pin in %s: %w", file, err)
+	}
+	return nil
 }
 
 // editPin puts the pin's fields into an existing document. Scalars on one line are
@@ -161,6 +171,21 @@ func setPlatforms(m *yaml.Node, want []string) bool {
 		n.Content = list.Content
 	}
 	return true
+}
+
+func readLimited(file string) ([]byte, error) {
+	f, err := os.Open(file)
+	if err != nil {
+		return nil, err
+	}
+	data, err := io.ReadAll(io.LimitReader(f, maxPinFile+1))
+	if err := closeAfter(f, err); err != nil {
+		return nil, err
+	}
+	if len(data) > maxPinFile {
+		return nil, fmt.Errorf("%s is larger than %d bytes", file, maxPinFile)
+	}
+	return data, nil
 }
 
 func lookup(m *yaml.Node, key string) *yaml.Node {

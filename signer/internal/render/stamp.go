@@ -7,18 +7,21 @@ import (
 	v1 "github.com/gpuaas/node-agent/schema/v1"
 )
 
-// content is a manifest without what publishing adds.
-type content struct {
+// Unstamped is a manifest without what publishing adds.
+type Unstamped struct {
 	v1.TypeMeta `yaml:",inline"`
-	Node        string               `yaml:"node"`
-	Packages    []v1.ManifestPackage `yaml:"packages,omitempty"`
-	Tasks       []v1.Task            `yaml:"tasks,omitempty"`
+	Node        string               `yaml:"node" json:"node"`
+	Packages    []v1.ManifestPackage `yaml:"packages,omitempty" json:"packages,omitempty"`
+	Tasks       []v1.Task            `yaml:"tasks,omitempty" json:"tasks,omitempty"`
 }
+
+// View returns the manifest without generation and source.
+func View(m v1.NodeManifest) Unstamped { return Unstamped{m.TypeMeta, m.Node, m.Packages, m.Tasks} }
 
 // Content returns the manifest's canonical bytes without generation and source:
 // what a node is to have, and so what render and diff show.
 func Content(m v1.NodeManifest) ([]byte, error) {
-	return strict.Encode(content{m.TypeMeta, m.Node, m.Packages, m.Tasks})
+	return strict.Encode(View(m))
 }
 
 // Stamp returns the bytes to publish for a rendered manifest, and whether they
