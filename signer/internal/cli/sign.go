@@ -1,0 +1,389 @@
+package cli
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"maps"
+	"runtime"
+	"slices"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"github.com/gpuaas/node-agent/schema/trust"
+	v1 "github.com/gpuaas/node-agent/schema/v1"
+	"github.com/gpuaas/node-agent/signer/internal/fleet"
+	"github.com/gpuaas/node-agent/signer/internal/keys"
+	"github.com/gpuaas/node-agent/signer/internal/publish"
+	"github.com/gpuaas/node-agent/signer/internal/render"
+	"github.com/gpuaas/node-agent/signer/internal/sign"
+	"github.com/gpuaas/node-agent/signer/internal/worktree"
+)
+
+type signOptions struct {
+	keys           string
+	passphraseFile string
+	offline        bool
+	refresh        bool
+}
+
+func newSign(o *options) *cobra.Command {
+	var so signOptions
+	c := &cobra.Command{
+		Use:   "sign --keys KEYDIR",
+		Short: "Render, sign, and commit to the local signed branch",
+		Long: `Render the fleet repo as it is committed, sign the manifests that changed, and commit the
+new state to the local branch signed, on top of what the remote has. Nothing is
+pushed: publish does that. KEYDIR needs the keys of the teams whose nodes change,
+snapshot.key and timestamp.key. With no manifest changed, metadata is signed again
+when it needs to be, so that it doesn't expire.`,
+		RunE: func(c *cobra.Command, _ []string) error { return runSign(c.Context(), o, so) },
+	}
+	f := c.Flags()
+	f.StringVar(&so.keys, "keys", "", "folder with the private keys")
+	f.StringVar(&so.passphraseFile, "passphrase-file", "", "file with the passphrase of the keys (default: ask where needed)")
+	f.BoolVar(&so.offline, "offline", false, "build on the local signed branch without asking the remote")
+	f.BoolVar(&so.refresh, "refresh", false, "sign metadata again even if it is still good for long")
+	_ = c.MarkFlagRequired("keys")
+	return c
+}
+
+func runSign(ctx context.Context, o *options, so signOptions) error {
+	r, err := o.load()
+	if err != nil {
+		return err
+	}
+	s := &signing{o: o, opts: so, repo: r, now: o.now().UTC().Truncate(time.Second)}
+	if err := s.prepare(ctx); err != nil {
+		return err
+	}
+	files, removed, err := s.sign()
+	if err != nil {
+		return err
+	}
+	if len(files) == 0 && len(removed) == 0 {
+		o.say("nothing to sign: every manifest is as in %s, and the metadata is good for long", short(s.base))
+		return nil
+	}
+	return s.commit(files, removed)
+}
+
+// signing is one run of sign.
+type signing struct {
+	o    *options
+	opts signOptions
+	repo *repo
+	now  time.Time
+
+	git    *publish.Repository
+	source v1.ManifestSource
+	root   []byte
+	// base is the commit that is built upon, old that of the local branch.
+	base, old string
+	tree      *publish.Tree
+	set       keys.Set
+
+	changes  map[string][]byte
+	removals []string
+}
+
+// prepare finds everything that must be right before a key is touched.
+func (s *signing) prepare(ctx context.Context) (err error) {
+	if unpinned := s.repo.notPinned(); len(unpinned) > 0 {
+		return fmt.Errorf("cannot sign: package %s is not pinned; push it with gpuaas-signer package push LAYOUT %s --pin %s",
+			unpinned[0].Name, unpinned[0].Ref, unpinned[0].File)
+	}
+	if s.git, err = publish.Open(s.repo.dir); err != nil {
+		return err
+	}
+	if s.source, err = s.findSource(); err != nil {
+		return err
+	}
+	if s.root, err = bootstrapRoot(s.repo.dir); err != nil {
+		return err
+	}
+	if s.set, err = s.o.keySet(s.opts.keys, s.opts.passphraseFile); err != nil {
+		return err
+	}
+	branch := s.repo.fleet.Signed.Branch
+	if s.base, s.old, err = baseToSign(ctx, s.o, s.git, branch, s.opts.offline); err != nil {
+		return err
+	}
+	if s.base == "" {
+		return fmt.Errorf("cannot sign: there is no branch %s, here or on %s, to build on; gpuaas-signer init makes the first one", branch, defaultRemote)
+	}
+	s.tree, err = s.git.Tree(s.base)
+	return err
+}
+
+// findSource returns what the manifests say they come from, and refuses files
+// that aren't committed: what is signed must be what was reviewed.
+func (s *signing) findSource() (v1.ManifestSource, error) {
+	changed, err := worktree.Uncommitted(s.repo.dir,
+		[]string{fleet.File, fleet.PackagesFolder, fleet.ProfilesFolder, fleet.NodesFolder, rootFile})
+	if err != nil {
+		return v1.ManifestSource{}, err
+	}
+	if len(changed) > 0 {
+		return v1.ManifestSource{}, fmt.Errorf("cannot sign: these files differ from what is committed: %s; commit or undo the changes", some(changed))
+	}
+	commit, err := s.git.Resolve("HEAD")
+	if err != nil {
+		return v1.ManifestSource{}, err
+	}
+	source := v1.ManifestSource{Repo: s.repo.fleet.Name, Commit: commit}
+	if url, err := s.git.RemoteURL(defaultRemote); err == nil {
+		source.Repo = url
+	}
+	return source, nil
+}
+
+// sign returns the files that the new state changes.
+func (s *signing) sign() (files sign.Files, removed []string, err error) {
+	base, err := sign.Open(s.root, s.tree)
+	if err != nil {
+		return nil, nil, fmt.Errorf("cannot build on %s: %w", short(s.base), err)
+	}
+	added, base, err := s.addTeams(base)
+	if err != nil {
+		return nil, nil, err
+	}
+	if err := s.stamp(sign.NextGeneration(base)); err != nil {
+		return nil, nil, err
+	}
+	switch {
+	case len(s.changes) > 0 || len(s.removals) > 0:
+		signers, err := s.signers(s.teamsConcerned()...)
+		if err != nil {
+			return nil, nil, err
+		}
+		if files, removed, err = sign.Update(base, s.changes, s.removals, signers, s.now, s.repo.fleet.Expiries); err != nil {
+			return nil, nil, fmt.Errorf("cannot sign: %w", err)
+		}
+	case len(added) == 0:
+		return s.refreshed(base)
+	}
+	for path, data := range added {
+		if _, ok := files[path]; !ok {
+			if files == nil {
+				files = sign.Files{}
+			}
+			files[path] = data
+		}
+	}
+	return files, removed, nil
+}
+
+// stamp finds out which manifests change, on all processors.
+func (s *signing) stamp(generation int64) error {
+	before, err := signedManifests(s.tree)
+	if err != nil {
+		return err
+	}
+	nodes := s.repo.fleet.Nodes
+	stamped := make([][]byte, len(nodes)) // nil: as published
+	errs := make([]error, len(nodes))
+	var next atomic.Int64
+	var wg sync.WaitGroup
+	for range runtime.GOMAXPROCS(0) {
+		wg.Go(func() {
+			for i := next.Add(1) - 1; i < int64(len(nodes)); i = next.Add(1) - 1 {
+				n := nodes[i]
+				prev := before[trust.TargetPath(n.TeamOf(), n.ID)]
+				data, changed, err := render.Stamp(prev, s.repo.manifests[n.ID], s.source, generation)
+				if errs[i] = err; changed {
+					stamped[i] = data
+				}
+			}
+		})
+	}
+	wg.Wait()
+	if err := errors.Join(errs...); err != nil {
+		return err
+	}
+	s.changes = map[string][]byte{}
+	for i, n := range nodes {
+		target := trust.TargetPath(n.TeamOf(), n.ID)
+		if stamped[i] != nil {
+			s.changes[target] = stamped[i]
+		}
+		delete(before, target)
+	}
+	s.removals = slices.Sorted(maps.Keys(before))
+	return nil
+}
+
+// teamsConcerned are the roles whose manifests change.
+func (s *signing) teamsConcerned() []string {
+	teams := map[string]bool{}
+	for _, target := range slices.Concat(slices.Collect(maps.Keys(s.changes)), s.removals) {
+		if team, _, err := trust.ParseTargetPath(target); err == nil {
+			teams[team] = true
+		}
+	}
+	return slices.Sorted(maps.Keys(teams))
+}
+
+// signers loads the online keys and those of the teams.
+func (s *signing) signers(teams ...string) (keys.Signers, error) {
+	return s.set.Load(append(slices.Clone(teams), "snapshot", "timestamp")...)
+}
+
+// addTeams delegates to teams that are new in fleet.yaml.
+func (s *signing) addTeams(base *sign.Base) (added sign.Files, next *sign.Base, err error) {
+	known := base.Teams()
+	added = sign.Files{}
+	for _, t := range s.repo.fleet.Teams {
+		if slices.Contains(known, t.Name) {
+			continue
+		}
+		signers, err := s.set.Load("targets", t.Name, "snapshot", "timestamp")
+		if err != nil {
+			return nil, nil, fmt.Errorf("cannot let the new team %s sign: %w (its key is an Ed25519 key in an OpenSSH file)", t.Name, err)
+		}
+		authority := sign.AuthorityOf(signers[t.Name])
+		authority.Threshold = t.Threshold
+		files, err := sign.AddTeam(base, sign.Team{Name: t.Name, Authority: authority}, signers, s.now, s.repo.fleet.Expiries)
+		if err != nil {
+			return nil, nil, fmt.Errorf("cannot let the new team %s sign: %w", t.Name, err)
+		}
+		maps.Copy(added, files)
+		if base, err = sign.Open(s.root, overlay{base: s.tree, files: added}); err != nil {
+			return nil, nil, fmt.Errorf("cannot let the new team %s sign: %w", t.Name, err)
+		}
+	}
+	return added, base, nil
+}
+
+// refreshed signs metadata again that would expire.
+func (s *signing) refreshed(base *sign.Base) (sign.Files, []string, error) {
+	if !s.opts.refresh {
+		due, err := s.due()
+		if err != nil || !due {
+			return nil, nil, err
+		}
+	}
+	have, err := s.set.Roles()
+	if err != nil {
+		return nil, nil, err
+	}
+	var teams []string
+	for _, t := range base.Teams() {
+		if slices.Contains(have, t) {
+			teams = append(teams, t)
+		}
+	}
+	signers, err := s.signers(teams...)
+	if err != nil {
+		return nil, nil, err
+	}
+	files, overdue, err := sign.Refresh(base, signers, s.now, s.repo.fleet.Expiries)
+	if err != nil {
+		return nil, nil, fmt.Errorf("cannot sign: %w", err)
+	}
+	if len(overdue) > 0 {
+		s.o.say("warning: these roles expire soon and their keys are not in %s: %s", s.opts.keys, strings.Join(overdue, ", "))
+	}
+	return files, nil, nil
+}
+
+// due reports whether the timestamp has less than half of its life left, or another
+// role less than a third, which is what Refresh looks at.
+func (s *signing) due() (bool, error) {
+	in, err := sign.Inspect(s.tree)
+	if err != nil {
+		return false, err
+	}
+	life := s.repo.fleet.Expiries
+	for _, role := range in.Roles {
+		left := role.Expires.Sub(s.now)
+		switch role.Name {
+		case "timestamp":
+			if left < time.Duration(life.Timestamp)/2 {
+				return true, nil
+			}
+		case "root", "targets": // offline keys
+		case "snapshot":
+			if left < time.Duration(life.Snapshot)/3 {
+				return true, nil
+			}
+		default:
+			if left < time.Duration(life.Team)/3 {
+				return true, nil
+			}
+		}
+	}
+	return false, nil
+}
+
+// commit verifies the new state as nodes would, and commits it.
+func (s *signing) commit(files sign.Files, removed []string) error {
+	gone := make(map[string]bool, len(removed))
+	for _, p := range removed {
+		gone[p] = true
+	}
+	next := overlay{base: s.tree, files: files, removed: gone}
+	if _, err := trust.VerifyAll(s.root, next, trust.AllOptions{Now: s.now, Previous: s.tree}); err != nil {
+		return fmt.Errorf("refused to commit what nodes would refuse: %w", err)
+	}
+	commit, err := s.git.Commit(publish.Change{
+		Parent: s.base, Files: files, Removed: removed, Message: s.message(), Author: s.o.author(), When: s.now,
+	})
+	if err != nil {
+		return err
+	}
+	branch := s.repo.fleet.Signed.Branch
+	if err := s.git.SetBranch(branch, commit, s.old); err != nil {
+		return err
+	}
+	s.o.say("signed %s, %d removed: branch %s is at %s", plural(len(s.changes), "changed manifest"), len(s.removals), branch, short(commit))
+	_, err = fmt.Fprintln(s.o.stdout, commit)
+	return err
+}
+
+// message is that of the commit; what counts is in the metadata.
+func (s *signing) message() string {
+	var b strings.Builder
+	fmt.Fprintf(&b, "Publish %s: %d changed, %d removed\n\n", short(s.source.Commit), len(s.changes), len(s.removals))
+	fmt.Fprintf(&b, "fleet commit %s\n", s.source.Commit)
+	const enough = 50
+	listed := 0
+	for _, group := range []struct {
+		verb    string
+		targets []string
+	}{{"changed", slices.Sorted(maps.Keys(s.changes))}, {"removed", s.removals}} {
+		for _, target := range group.targets {
+			if listed++; listed > enough {
+				continue
+			}
+			_, node, _ := trust.ParseTargetPath(target)
+			fmt.Fprintf(&b, "%s %s\n", group.verb, node)
+		}
+	}
+	if listed > enough {
+		fmt.Fprintf(&b, "and %d more\n", listed-enough)
+	}
+	return b.String()
+}
+
+// overlay is a state with some files changed. It implements trust.Files.
+type overlay struct {
+	base    trust.Files
+	files   sign.Files
+	removed map[string]bool
+}
+
+// ReadFile implements trust.Files.
+func (o overlay) ReadFile(path string) ([]byte, bool) {
+	if data, ok := o.files[path]; ok {
+		return data, true
+	}
+	if o.removed[path] {
+		return nil, false
+	}
+	return o.base.ReadFile(path)
+}
