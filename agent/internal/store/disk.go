@@ -44,6 +44,24 @@ func syncDir(root *os.Root, dir string) error {
 	return errors.Join(d.Sync(), d.Close())
 }
 
+// exchange swaps two folders in one step, where the file system can.
+func exchange(root *os.Root, a, b string) error {
+	dir, err := root.Open(".")
+	if err != nil {
+		return err
+	}
+	defer func() { _ = dir.Close() }()
+	fd := int(dir.Fd())
+	err = unix.Renameat2(fd, a, fd, b, unix.RENAME_EXCHANGE)
+	if !errors.Is(err, unix.EINVAL) && !errors.Is(err, unix.ENOSYS) {
+		return err
+	}
+	if err := root.Rename(b, a+".old"); err != nil {
+		return err
+	}
+	return root.Rename(a, b)
+}
+
 // readRegular reads a regular file of at most limit bytes.
 func readRegular(root *os.Root, file string, limit int64) ([]byte, error) {
 	// Without O_NONBLOCK a named pipe that somebody put there would hold us up.

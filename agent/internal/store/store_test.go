@@ -6,6 +6,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"sync"
 	"testing"
 
 	"golang.org/x/sys/unix"
@@ -114,6 +115,34 @@ func TestVersionWithoutListIsUnpackedAgain(t *testing.T) {
 	unpack(t, s, p)
 	if got := tree(t, folder); got != usualTree {
 		t.Errorf("got\n%s", got)
+	}
+}
+
+func TestUnpackAtTheSameTime(t *testing.T) {
+	_, root := open(t, nil)
+	p := pkg("x", layer(t, plainTar, usual(t)))
+	var wg sync.WaitGroup
+	for range 8 {
+		wg.Go(func() {
+			s, err := store.Open(store.Options{Root: root})
+			if err == nil {
+				err = s.Unpack(t.Context(), p)
+			}
+			if err != nil {
+				t.Error(err)
+			}
+		})
+	}
+	wg.Wait()
+	s, err := store.Open(store.Options{Root: root})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got := tree(t, s.VersionPath("thing", p.Digest)); got != usualTree {
+		t.Errorf("got\n%s", got)
+	}
+	if got := tree(t, filepath.Join(root, ".staging")); got != "" {
+		t.Errorf("left in staging:\n%s", got)
 	}
 }
 

@@ -165,11 +165,9 @@ func (j job) publish(root *os.Root, tree string, list FileList) error {
 	}
 	err := root.Rename(tree, folder)
 	if errors.Is(err, fs.ErrExist) || errors.Is(err, unix.ENOTEMPTY) {
-		// Another process was faster, or a folder without a list was there: ours is
-		// known to be right.
-		if err = root.Rename(folder, tree+".old"); err == nil {
-			err = root.Rename(tree, folder)
-		}
+		// Another process was faster, or a folder without a list was there. Ours is
+		// known to be right, and at no moment shall there be none.
+		err = exchange(root, tree, folder)
 	}
 	if err != nil {
 		return err
