@@ -38,4 +38,4 @@
 // errors in every document.
 package v1
 
-//go:generate go run ./internal/genschema
+//go:generate go run ../gen

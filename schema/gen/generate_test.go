@@ -14,10 +14,10 @@ import (
 	"gopkg.in/yaml.v3"
 )
 
-const testdata = "../../testdata"
+const testdata = "../v1/testdata"
 
 func TestSchemasAreCurrent(t *testing.T) {
-	files, err := generate("../../..")
+	files, err := generate("..")
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -174,7 +174,7 @@ func TestSchemasAgreeWithStrictDecoding(t *testing.T) {
 	total := 0
 	for _, e := range examples(t, "valid") {
 		schema := compile(t, e.kind)
-		mutate(e.root, e.root.Content[0], "", func(what string) {
+		mutate(e.root.Content[0], "", func(what string) {
 			total++
 			data, err := yaml.Marshal(e.root)
 			if err != nil {
@@ -213,7 +213,7 @@ func crossField(err error) bool {
 }
 
 // mutate changes one thing at a time below n, calls try, and changes it back.
-func mutate(root, n *yaml.Node, path string, try func(what string)) {
+func mutate(n *yaml.Node, path string, try func(what string)) {
 	scalar := func(tag, value string) *yaml.Node { return &yaml.Node{Kind: yaml.ScalarNode, Tag: tag, Value: value} }
 	others := []*yaml.Node{
 		scalar("!!int", "12345"), scalar("!!bool", "true"), scalar("!!float", "1.5"), scalar("!!str", ""), scalar("!!str", "/ \x01"),
@@ -240,13 +240,13 @@ func mutate(root, n *yaml.Node, path string, try func(what string)) {
 			try(at + " left out")
 			n.Content = saved
 			swap(saved[i+1], at)
-			mutate(root, saved[i+1], at, try)
+			mutate(saved[i+1], at, try)
 		}
 	case yaml.SequenceNode:
 		for i, item := range n.Content {
 			at := fmt.Sprintf("%s[%d]", path, i)
 			swap(item, at)
-			mutate(root, item, at, try)
+			mutate(item, at, try)
 		}
 	}
 }

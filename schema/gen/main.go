@@ -1,4 +1,4 @@
-// Genschema writes the JSON Schemas of package v1. Run it by `go generate
+// Gen writes the JSON Schemas of package v1. Run it by `go generate
 // ./schema/...`, which starts it in the folder schema/v1.
 package main
 
@@ -10,7 +10,7 @@ import (
 
 func main() {
 	if err := run("jsonschema", ".."); err != nil {
-		fmt.Fprintln(os.Stderr, "genschema:", err)
+		fmt.Fprintln(os.Stderr, "gen:", err)
 		os.Exit(1)
 	}
 }
