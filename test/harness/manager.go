@@ -157,7 +157,8 @@ func StartManager(ctx context.Context, dir string) (*Manager, error) {
 }
 
 // NewManager starts a private manager for a test, and stops it when the test
-// ends. A manager that can't start fails the test.
+// ends, or when the test's process is killed. A manager that can't start fails
+// the test.
 func NewManager(t testing.TB) *Manager {
 	t.Helper()
 	dir, err := os.MkdirTemp("", "gpuaas-manager-")
@@ -180,6 +181,9 @@ func NewManager(t testing.TB) *Manager {
 			t.Error(err)
 		}
 	})
+	if err := m.endWithCaller(t, dir); err != nil {
+		t.Fatal(err)
+	}
 	return m
 }
 

@@ -129,34 +129,43 @@ func removeGroup(dir string) error {
 }
 
 // walk calls visit for the group's folders in every hierarchy, parents first.
-// A manager repeats its place of one hierarchy in the others, so the name is
-// looked for below every place that this process has anywhere.
 func (g cgroup) walk(visit func(dir string) error) error {
-	if g.scope != "" {
-		return walkGroup(g.scope, visit)
-	}
-	hierarchies, err := hierarchies("self")
+	roots, err := g.roots()
 	if err != nil {
 		return err
 	}
-	seen := map[string]bool{}
+	for _, root := range roots {
+		if err := walkGroup(root, visit); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// roots returns where the group is, or may come to be. A manager repeats its
+// place of one hierarchy in the others, so that is the name below every place
+// that this process has anywhere.
+func (g cgroup) roots() ([]string, error) {
+	if g.scope != "" {
+		return []string{g.scope}, nil
+	}
+	hierarchies, err := hierarchies("self")
+	if err != nil {
+		return nil, err
+	}
+	var roots []string
 	for _, h := range hierarchies {
 		for _, place := range hierarchies {
 			below, err := filepath.Rel(place.mount, place.own)
 			if err != nil {
-				return err
+				return nil, err
 			}
-			root := filepath.Join(h.mount, below, g.name)
-			if seen[root] {
-				continue
-			}
-			seen[root] = true
-			if err := walkGroup(root, visit); err != nil {
-				return err
+			if root := filepath.Join(h.mount, below, g.name); !slices.Contains(roots, root) {
+				roots = append(roots, root)
 			}
 		}
 	}
-	return nil
+	return roots, nil
 }
 
 func walkGroup(root string, visit func(dir string) error) error {
