@@ -136,7 +136,7 @@ func (a *agent) build(cfg config.Config, repoDir string, sd *systemd.Client, rea
 	parts.Applier = &apply.Applier{
 		Systemd: sd, Packages: pkgs.store, UnitDir: cfg.Paths.Units, FileRoots: cfg.Paths.Files, Now: time.Now,
 	}
-	parts.Prober = health.New(sd)
+	parts.Prober = &health.Prober{Units: sd, Checks: health.NewNetwork()}
 	return nil
 }
 

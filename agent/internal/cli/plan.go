@@ -92,10 +92,10 @@ func viewPlan(p loop.Preview) planView {
 		v.Steps = append(v.Steps, stepView{s.Action.String(), s.Ref, s.Task, s.Reason, s.Drift})
 	}
 	for _, c := range p.Plan.Conflicts {
-		v.Conflicts = append(v.Conflicts, issueView(c))
+		v.Conflicts = append(v.Conflicts, issueView{c.Ref, c.Task, c.Message})
 	}
 	for _, n := range p.Plan.Notices {
-		v.Notices = append(v.Notices, issueView(n))
+		v.Notices = append(v.Notices, issueView{n.Ref, n.Task, n.Message})
 	}
 	return v
 }
