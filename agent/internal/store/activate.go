@@ -18,7 +18,8 @@ import (
 
 // Activate makes a complete version the current one: one atomic, durable
 // replacement of the link. It does nothing if it is current already, and
-// refuses a version that Check, without contents, finds changed.
+// refuses a version that Check, without contents, finds changed. Such a version
+// no longer counts as complete, so that the next Unpack replaces it.
 func (s *Store) Activate(name, dgst string) error {
 	if err := checkVersion(name, dgst); err != nil {
 		return err
@@ -53,9 +54,12 @@ func (s *Store) intact(name, dgst string) error {
 	if err != nil || len(diffs) == 0 {
 		return err
 	}
+	if err := durable.Remove(s.VersionPath(name, dgst) + listSuffix); err != nil {
+		return diskError(name, "cannot set a changed version aside", err)
+	}
 	return &host.Error{Component: component, Element: "package/" + name, Reason: v1.ReasonDigestMismatch, Retry: true,
-		Err: fmt.Errorf("cannot activate %s: somebody changed it since it was unpacked (%d differences, the first: %s of %s); "+
-			"the agent must unpack it again", dgst, len(diffs), diffs[0].What, diffs[0].Path)}
+		Err: fmt.Errorf("cannot activate %s: somebody changed it since it was unpacked (%d differences, the first: %s %s); "+
+			"it will be unpacked again", dgst, len(diffs), diffs[0].Path, diffs[0].What)}
 }
 
 // swing replaces the current link of a package.

@@ -22,7 +22,8 @@
 // since its download is found. Activate looks at every file of a version (is it
 // there, its type, size, mode) before it swings the link, which takes
 // milliseconds; contents are compared only by Check, since reading gigabytes
-// at each activation would cost more than it finds.
+// at each activation would cost more than it finds. A version found changed loses
+// its list and with that counts as missing, so the next Unpack replaces it.
 //
 // Locking: one agent changes a root at a time, and it is the loop's lock that
 // sees to it. Two processes that unpack the same version don't harm each other, and

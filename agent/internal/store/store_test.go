@@ -260,7 +260,14 @@ func TestCheckFindsEveryChange(t *testing.T) {
 				}
 				return
 			}
-			wantError(t, err, v1.ReasonDigestMismatch, true, "changed it")
+			wantError(t, err, v1.ReasonDigestMismatch, true, "changed it", "unpacked again")
+			if state, err := s.State("thing"); err != nil || state.Versions[p.Digest] || state.Current != "" {
+				t.Errorf("the changed version still counts: %+v, %v", state, err)
+			}
+			unpack(t, s, p)
+			if err := s.Activate("thing", p.Digest); err != nil {
+				t.Errorf("unpacked again: %v", err)
+			}
 		})
 	}
 }
