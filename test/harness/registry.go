@@ -222,7 +222,7 @@ func registryBinary() (string, error) {
 			return path, nil
 		}
 	}
-	return "", fmt.Errorf("no OCI registry to test with: run `make tools` at the top of the repository, "+
+	return "", fmt.Errorf("no OCI registry to test with: run `make servers` at the top of the repository, "+
 		"which builds distribution v3 into .cache/bin, or set %s to the binary", RegistryBinaryEnv)
 }
 

@@ -48,7 +48,7 @@ func TestRegistryThatIsMissingIsExplained(t *testing.T) {
 	t.Setenv("PATH", t.TempDir())
 	t.Chdir(t.TempDir())
 	_, err := harness.StartRegistry(t.Context(), harness.RegistryOptions{Dir: t.TempDir()})
-	if err == nil || !strings.Contains(err.Error(), "make tools") {
+	if err == nil || !strings.Contains(err.Error(), "make servers") {
 		t.Errorf("got %v", err)
 	}
 }
