@@ -168,6 +168,17 @@ func TestRealLife(t *testing.T) {
 	}
 }
 
+// More changes in a row than systemd lets a unit restart by itself.
+func TestRealManyRestarts(t *testing.T) {
+	r := newReal(t)
+	for i := range 12 {
+		r.reach(t, r.service(fmt.Sprintf("A=%d\n", i)))
+	}
+	if got := environ(t, r.state(t, svc).MainPID)["A"]; got != "11" {
+		t.Errorf("A is %q", got)
+	}
+}
+
 func TestRealBadUnit(t *testing.T) {
 	r := newReal(t)
 	good := r.service("A=1\n")

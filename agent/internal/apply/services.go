@@ -35,13 +35,7 @@ func (r *run) start(ctx context.Context, s host.Step) error {
 	if err := r.begin(name, s.Inputs, state.InvocationID); err != nil {
 		return err
 	}
-	if !state.Active() {
-		// systemd refuses units that failed or were started too often lately.
-		if err := r.Systemd.ResetFailed(ctx, name); err != nil {
-			return err
-		}
-	}
-	return r.finish(name, s.Inputs, r.Systemd.Start(ctx, name))
+	return r.finish(name, s.Inputs, r.fresh(ctx, name, r.Systemd.Start))
 }
 
 // restart restarts a unit once for these inputs, however often it is interrupted.
@@ -57,12 +51,16 @@ func (r *run) restart(ctx context.Context, s host.Step) error {
 	if err := r.begin(name, s.Inputs, state.InvocationID); err != nil {
 		return err
 	}
-	if !state.Active() {
-		if err := r.Systemd.ResetFailed(ctx, name); err != nil {
-			return err
-		}
+	return r.finish(name, s.Inputs, r.fresh(ctx, name, r.Systemd.Restart))
+}
+
+// fresh starts a unit although it failed, or was started so often lately that
+// systemd would refuse: that limit is for units that restart themselves.
+func (r *run) fresh(ctx context.Context, name string, start func(context.Context, string) error) error {
+	if err := r.Systemd.ResetFailed(ctx, name); err != nil {
+		return err
 	}
-	return r.finish(name, s.Inputs, r.Systemd.Restart(ctx, name))
+	return start(ctx, name)
 }
 
 func (r *run) begin(name, inputs, invocation string) error {
@@ -111,7 +109,7 @@ func (r *run) action(ctx context.Context, s host.Step) error {
 	if err := r.update(func(inv *host.Inventory) { inv.PendingActions[s.Task] = state.InvocationID }); err != nil {
 		return err
 	}
-	err = r.Systemd.Restart(ctx, s.Service.Unit)
+	err = r.fresh(ctx, s.Service.Unit, r.Systemd.Restart)
 	switch {
 	case err == nil:
 		return r.ran(s.Task)
