@@ -8,8 +8,8 @@ import (
 	"os"
 	"path/filepath"
 
-	"github.com/gpuaas/node-agent/agent/internal/source/gitpack"
 	"github.com/gpuaas/node-agent/internal/durable"
+	"github.com/gpuaas/node-agent/internal/gitpack"
 )
 
 // cacheName is the pack of what led to the wanted files at the last fetched

@@ -7,8 +7,8 @@ import (
 	"runtime/debug"
 
 	"github.com/gpuaas/node-agent/agent/internal/child"
-	"github.com/gpuaas/node-agent/agent/internal/source/gitpack"
 	"github.com/gpuaas/node-agent/agent/internal/source/gitwire"
+	"github.com/gpuaas/node-agent/internal/gitpack"
 )
 
 // request is all that the child is told. Secrets travel in it, on a pipe, and

@@ -5,8 +5,8 @@ import (
 	"errors"
 	"fmt"
 
-	"github.com/gpuaas/node-agent/agent/internal/source/gitpack"
 	"github.com/gpuaas/node-agent/agent/internal/source/gitwire"
+	"github.com/gpuaas/node-agent/internal/gitpack"
 )
 
 // maxRounds bounds how often a server is asked: once for each element of the

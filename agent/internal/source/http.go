@@ -7,8 +7,8 @@ import (
 	"net/http"
 	"time"
 
-	"github.com/gpuaas/node-agent/agent/internal/source/gitpack"
 	"github.com/gpuaas/node-agent/agent/internal/source/gitwire"
+	"github.com/gpuaas/node-agent/internal/gitpack"
 )
 
 const (

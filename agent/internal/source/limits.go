@@ -1,6 +1,6 @@
 package source
 
-import "github.com/gpuaas/node-agent/agent/internal/source/gitpack"
+import "github.com/gpuaas/node-agent/internal/gitpack"
 
 // Limits bound what a Poll takes from a server.
 type Limits struct {

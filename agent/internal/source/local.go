@@ -9,7 +9,7 @@ import (
 	"github.com/go-git/go-git/v5/plumbing"
 	"github.com/go-git/go-git/v5/plumbing/storer"
 
-	"github.com/gpuaas/node-agent/agent/internal/source/gitpack"
+	"github.com/gpuaas/node-agent/internal/gitpack"
 )
 
 // localTip reads the branch of a repository on this machine; the zero ID where

@@ -12,8 +12,8 @@ import (
 	"time"
 
 	"github.com/gpuaas/node-agent/agent/internal/host"
-	"github.com/gpuaas/node-agent/agent/internal/source/gitpack"
 	"github.com/gpuaas/node-agent/agent/internal/source/gitwire"
+	"github.com/gpuaas/node-agent/internal/gitpack"
 	v1 "github.com/gpuaas/node-agent/schema/v1"
 )
 

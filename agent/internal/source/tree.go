@@ -8,7 +8,7 @@ import (
 	"slices"
 	"strings"
 
-	"github.com/gpuaas/node-agent/agent/internal/source/gitpack"
+	"github.com/gpuaas/node-agent/internal/gitpack"
 )
 
 // file is a wanted file that the branch has.

@@ -115,10 +115,16 @@ func TestCommitIsReproducible(t *testing.T) {
 	for i := range 300 { // enough to be written as a pack
 		files[fmt.Sprintf("d%d/f%d", i%7, i)] = fmt.Sprint(i)
 	}
-	one, other := open(t, harness.NewGitRepo(t, "1.git").Dir), open(t, harness.NewGitRepo(t, "2.git").Dir)
+	packed := harness.NewGitRepo(t, "1.git")
+	one, other := open(t, packed.Dir), open(t, harness.NewGitRepo(t, "2.git").Dir)
 	a, b := commit(t, one, change("", files)), commit(t, other, change("", files))
 	if a != b {
 		t.Errorf("the same change gave %s and %s", a, b)
+	}
+	packed.MustGit(t, "update-ref", "refs/heads/signed", a)
+	packed.MustGit(t, "fsck", "--strict", "--full")
+	if packs := packed.MustGit(t, "count-objects", "-v"); !strings.Contains(packs, "packs: 1") {
+		t.Errorf("many objects, and no pack:\n%s", packs)
 	}
 	if again := commit(t, one, change(a, files)); again != a {
 		t.Errorf("nothing changed, and yet a commit %s was made", again)
@@ -183,7 +189,20 @@ func TestTree(t *testing.T) {
 	}
 }
 
-// remotes runs a test against each kind of remote.
+// everyRemote runs a test against each kind of remote.
+func everyRemote(t *testing.T, test func(t *testing.T, remote *harness.GitRepo, url string)) {
+	remotes(t, test)
+	t.Run("ssh", func(t *testing.T) {
+		ownGit(t)
+		server := harness.NewSSHServer(t, harness.SSHOptions{})
+		repo := harness.NewGitRepo(t, "remote.git")
+		t.Setenv(publish.SSHKeyFileEnv, server.KeyFile)
+		t.Setenv("SSH_KNOWN_HOSTS", server.KnownHostsFile)
+		test(t, repo, server.URL(repo.Dir))
+	})
+}
+
+// remotes runs a test against each kind of remote but SSH, which is slow.
 func remotes(t *testing.T, test func(t *testing.T, remote *harness.GitRepo, url string)) {
 	t.Run("local", func(t *testing.T) {
 		ownGit(t)
@@ -201,18 +220,10 @@ func remotes(t *testing.T, test func(t *testing.T, remote *harness.GitRepo, url 
 		repo := harness.NewGitRepo(t, filepath.Join(server.Root, "remote.git"))
 		test(t, repo, server.URL+"/remote.git")
 	})
-	t.Run("ssh", func(t *testing.T) {
-		ownGit(t)
-		server := harness.NewSSHServer(t, harness.SSHOptions{})
-		repo := harness.NewGitRepo(t, "remote.git")
-		t.Setenv(publish.SSHKeyFileEnv, server.KeyFile)
-		t.Setenv("SSH_KNOWN_HOSTS", server.KnownHostsFile)
-		test(t, repo, server.URL(repo.Dir))
-	})
 }
 
 func TestPublishTwice(t *testing.T) {
-	remotes(t, func(t *testing.T, remote *harness.GitRepo, url string) {
+	everyRemote(t, func(t *testing.T, remote *harness.GitRepo, url string) {
 		r, _ := clone(t, url)
 		if tip := fetch(t, r, "origin"); tip != "" {
 			t.Fatalf("an empty remote has %s", tip)
@@ -270,7 +281,7 @@ func TestPublishTwice(t *testing.T) {
 }
 
 func TestOfTwoPublishersOneWins(t *testing.T) {
-	remotes(t, func(t *testing.T, remote *harness.GitRepo, url string) {
+	everyRemote(t, func(t *testing.T, remote *harness.GitRepo, url string) {
 		first, _ := clone(t, url)
 		base := commit(t, first, change("", map[string]string{"a": "0"}))
 		push(t, first, "origin", base, "")
@@ -341,9 +352,6 @@ func git(t *testing.T, dir string, args ...string) string {
 
 func TestWorktreesAndShallowClones(t *testing.T) {
 	remotes(t, func(t *testing.T, remote *harness.GitRepo, url string) {
-		if strings.HasPrefix(url, "ssh://") {
-			t.Setenv("GIT_SSH_COMMAND", "ssh -i "+os.Getenv(publish.SSHKeyFileEnv)+" -o UserKnownHostsFile="+os.Getenv("SSH_KNOWN_HOSTS"))
-		}
 		remote.MustCommit(t, harness.GitCommit{Branch: "main", Files: map[string][]byte{"fleet.yaml": []byte("1")}})
 		for i := range 3 {
 			remote.MustCommit(t, harness.GitCommit{Branch: "signed", Files: map[string][]byte{"a": fmt.Append(nil, i), "b/c": []byte("same")}})

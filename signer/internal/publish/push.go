@@ -1,6 +1,7 @@
 package publish
 
 import (
+	"compress/zlib"
 	"context"
 	"errors"
 	"fmt"
@@ -12,6 +13,8 @@ import (
 	"github.com/go-git/go-git/v5/plumbing/protocol/packp"
 	"github.com/go-git/go-git/v5/plumbing/protocol/packp/capability"
 	"github.com/go-git/go-git/v5/plumbing/transport"
+
+	"github.com/gpuaas/node-agent/internal/gitpack"
 )
 
 // Deltas make the pack of a usual change small. A whole fleet is sent without:
@@ -105,20 +108,40 @@ func (p *push) send(ctx context.Context, session transport.ReceivePackSession, r
 		}
 	}
 	request.Commands = []*packp.Command{{Name: p.ref(), Old: p.old, New: p.commit}}
-	window := uint(deltaWindow)
-	if len(objects) > deltaMost {
-		window = 0
-	}
 	reader, writer := io.Pipe()
-	go func() {
-		_, err := packfile.NewEncoder(writer, p.repository.git.Storer, false).Encode(objects, window)
-		writer.CloseWithError(err)
-	}()
+	go func() { writer.CloseWithError(p.repository.pack(writer, objects)) }()
 	request.Packfile = reader
 	report, err := session.ReceivePack(ctx, request)
 	// Unblocks the encoder where the session ended early.
 	_ = reader.Close()
 	return report, words.String(), err
+}
+
+// pack writes objects as a pack.
+func (r *Repository) pack(out io.Writer, objects []plumbing.Hash) error {
+	if len(objects) <= deltaMost {
+		_, err := packfile.NewEncoder(out, r.storage, false).Encode(objects, deltaWindow)
+		return err
+	}
+	w, err := gitpack.NewWriter(out, len(objects), zlib.BestSpeed)
+	if err != nil {
+		return err
+	}
+	for _, h := range objects {
+		o, err := r.storage.EncodedObject(plumbing.AnyObject, h)
+		if err != nil {
+			return fmt.Errorf("object %s: %w", h, err)
+		}
+		data, err := content(o)
+		if err != nil {
+			return fmt.Errorf("object %s: %w", h, err)
+		}
+		if err := w.Add(gitpack.Object{Type: gitpack.Type(o.Type()), Data: data}, gitpack.ID(h)); err != nil {
+			return err
+		}
+	}
+	_, err = w.Close()
+	return err
 }
 
 // why finds out whether a failed push lost a race.

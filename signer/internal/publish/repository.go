@@ -5,18 +5,25 @@ import (
 	"fmt"
 	"strings"
 
+	"github.com/go-git/go-billy/v5"
 	"github.com/go-git/go-git/v5"
 	"github.com/go-git/go-git/v5/plumbing"
+	"github.com/go-git/go-git/v5/plumbing/cache"
 	"github.com/go-git/go-git/v5/plumbing/object"
+	"github.com/go-git/go-git/v5/storage/filesystem"
 )
 
 // Repository is a git repository on this machine: a clone, a linked worktree,
 // a bare one; with all of its history or shallow. It is not safe for
 // concurrent use; several processes may work on one repository.
 type Repository struct {
-	dir string
-	git *git.Repository
+	dir     string
+	git     *git.Repository
+	storage *filesystem.Storage
 }
+
+// openPacks is how many packs stay open between reads.
+const openPacks = 16
 
 // Open opens the repository that dir, or a folder above it, belongs to.
 func Open(dir string) (*Repository, error) {
@@ -31,8 +38,24 @@ func Open(dir string) (*Repository, error) {
 	if err != nil {
 		return nil, fmt.Errorf("cannot open the git repository of %s: %w", dir, err)
 	}
-	return &Repository{dir: dir, git: r}, nil
+	files, ok := r.Storer.(*filesystem.Storage)
+	if !ok {
+		return nil, fmt.Errorf("%s is not a repository in files", dir)
+	}
+	// Opened once more with packs that stay open: a fleet is many small reads.
+	storage := filesystem.NewStorageWithOptions(files.Filesystem(), cache.NewObjectLRUDefault(), filesystem.Options{MaxOpenDescriptors: openPacks})
+	var worktree billy.Filesystem
+	if w, err := r.Worktree(); err == nil {
+		worktree = w.Filesystem
+	}
+	if r, err = git.Open(storage, worktree); err != nil {
+		return nil, fmt.Errorf("cannot open the git repository of %s: %w", dir, err)
+	}
+	return &Repository{dir: dir, git: r, storage: storage}, nil
 }
+
+// Close closes what reading opened.
+func (r *Repository) Close() error { return r.storage.Close() }
 
 // Branch returns the commit of a local branch, "" where there is none.
 func (r *Repository) Branch(branch string) (string, error) {

@@ -143,11 +143,15 @@ func (t *Tree) folder(path string) (*object.Tree, error) {
 	return folder, nil
 }
 
-func readBlob(objects storer.EncodedObjectStorer, hash plumbing.Hash) (_ []byte, err error) {
+func readBlob(objects storer.EncodedObjectStorer, hash plumbing.Hash) ([]byte, error) {
 	o, err := objects.EncodedObject(plumbing.BlobObject, hash)
 	if err != nil {
 		return nil, err
 	}
+	return content(o)
+}
+
+func content(o plumbing.EncodedObject) (_ []byte, err error) {
 	if o.Size() > MaxFile {
 		return nil, fmt.Errorf("more than %d bytes", MaxFile)
 	}

@@ -9,7 +9,7 @@ import (
 	"slices"
 	"strings"
 
-	"github.com/gpuaas/node-agent/agent/internal/source/gitpack"
+	"github.com/gpuaas/node-agent/internal/gitpack"
 )
 
 // Transport carries requests to one repository's upload-pack.
