@@ -294,6 +294,20 @@ func TestMemoForgetsRevokedTeamKeys(t *testing.T) {
 	refuse(t, in, v1.ReasonUnsigned, "fleet")
 }
 
+// Where the snapshot has no hashes, the bytes alone tell that a role isn't the one from before.
+func TestMemoLooksAtTheBytes(t *testing.T) {
+	r := trusttest.New(t)
+	r.Snapshot.Signed.Meta["fleet.json"] = &metadata.MetaFiles{Version: 1}
+	r.SaveSnapshot()
+	r.SealTimestamp()
+	_, state := accept(t, r.Input())
+	r.SaveTargets(team, evil)
+	r.SealTimestamp()
+	in := r.Input()
+	in.Stored = state
+	refuse(t, in, v1.ReasonUnsigned, "fleet")
+}
+
 // The cheap way of verifying unchanged files gives the same answers as the long one.
 func TestUnchangedFiles(t *testing.T) {
 	r := trusttest.New(t)
