@@ -5,6 +5,7 @@ import (
 	"cmp"
 	"errors"
 	"fmt"
+	"io/fs"
 	"os"
 	"path/filepath"
 	"strings"
@@ -230,6 +231,9 @@ func (s *scaffold) clear(failed bool) error {
 
 // moveInto moves a finished folder to its place, which is empty or not there.
 func moveInto(tmp, path string) error {
+	if err := os.Remove(path); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return fmt.Errorf("cannot make %s: %w", path, err)
+	}
 	if err := os.Rename(tmp, path); err != nil {
 		return fmt.Errorf("cannot make %s: %w", path, err)
 	}

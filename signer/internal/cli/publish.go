@@ -95,19 +95,26 @@ func signedBranch(dir string) (string, error) {
 	return f.WithDefaults().Signed.Branch, nil
 }
 
-// verifyBranch verifies a commit of the signed branch, against the one before if there is one.
+// verifyBranch verifies a commit of the signed branch: every file of it and,
+// where there is one before, that it may follow that one.
 func verifyBranch(o *options, git *publish.Repository, root []byte, commit, previous string) (trust.Summary, error) {
 	tree, err := git.Tree(commit)
 	if err != nil {
 		return trust.Summary{}, err
 	}
-	opts := trust.AllOptions{Now: o.now()}
-	if previous != "" {
-		if opts.Previous, err = git.Tree(previous); err != nil {
-			return trust.Summary{}, err
-		}
+	if previous == "" {
+		return trust.VerifyAll(root, tree, trust.AllOptions{Now: o.now()})
 	}
-	return trust.VerifyAll(root, tree, opts)
+	before, err := git.Tree(previous)
+	if err != nil {
+		return trust.Summary{}, err
+	}
+	// Against the previous state only what was signed anew is read. So every
+	// file is held against its hash as well: a commit may have changed one that wasn't.
+	if _, err := trust.VerifyAll(root, tree, trust.AllOptions{Now: o.now(), Previous: before}); err != nil {
+		return trust.Summary{}, err
+	}
+	return trust.VerifyAll(root, tree, trust.AllOptions{Now: o.now(), HashesOnly: true})
 }
 
 // verifyError gives a failed verification its reason and its exit code.

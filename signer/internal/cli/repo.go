@@ -75,11 +75,19 @@ func bootstrapRoot(dir string) ([]byte, error) {
 	return data, nil
 }
 
-// notPinned lists packages whose digest is the template's.
+// notPinned lists packages that nodes use and whose digest is the template's.
 func (r *repo) notPinned() []fleet.Package {
+	used := map[string]bool{}
+	for _, m := range r.manifests {
+		for _, p := range m.Packages {
+			if p.Digest == unpinned {
+				used[p.Name] = true
+			}
+		}
+	}
 	var out []fleet.Package
 	for _, p := range r.fleet.Packages {
-		if p.Digest == unpinned {
+		if used[p.Name] {
 			out = append(out, p)
 		}
 	}
