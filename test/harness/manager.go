@@ -10,6 +10,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"sync"
 	"testing"
@@ -59,6 +60,11 @@ func (m *Manager) Env() []string {
 // verbs (is-active) answer that way.
 func (m *Manager) Systemctl(args ...string) (string, error) {
 	cmd := exec.Command("systemctl", append([]string{"--user", "--no-pager", "--no-ask-password"}, args...)...)
+	if _, err := os.Stat("/run/systemd/system"); err != nil && m.Private() {
+		// Where nothing looks booted by systemd, systemctl changes links by itself
+		// and doesn't tell the manager. In the manager's namespace it looks booted.
+		cmd = exec.Command("nsenter", append(m.enter(), cmd.Args...)...)
+	}
 	cmd.Env = append(os.Environ(), m.Env()...)
 	var stdout, stderr bytes.Buffer
 	cmd.Stdout, cmd.Stderr = &stdout, &stderr
@@ -68,6 +74,15 @@ func (m *Manager) Systemctl(args ...string) (string, error) {
 		return out, fmt.Errorf("systemctl --user %s: %w: %s", strings.Join(args, " "), err, strings.TrimSpace(stderr.String()))
 	}
 	return out, nil
+}
+
+// enter returns the arguments with which nsenter joins the manager's namespaces.
+func (m *Manager) enter() []string {
+	args := []string{"--target", strconv.Itoa(m.PID), "--mount"}
+	if os.Geteuid() != 0 {
+		args = append(args, "--user", "--preserve-credentials")
+	}
+	return append(args, "--")
 }
 
 // UserManager finds the systemd user manager of whoever calls. The error says
