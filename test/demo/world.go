@@ -31,6 +31,8 @@ type world struct {
 	root string // the project
 	dir  string // everything that the demo makes
 	port int    // where node_exporter will listen
+	// managerDir is the private manager's folder, "" for the user's own.
+	managerDir string
 
 	manager  *harness.Manager
 	git      *harness.GitServer
@@ -61,7 +63,7 @@ func newWorld(ctx context.Context, out *printer) (*world, error) {
 		return nil, err
 	}
 	w := &world{out: out, root: root, bin: filepath.Join(root, "bin")}
-	if w.dir, err = os.MkdirTemp("", "gpuaas-demo-"); err != nil {
+	if w.dir, err = makeFolder(); err != nil {
 		return nil, fmt.Errorf("cannot make a folder for the demo: %w", err)
 	}
 	out.say("everything below lives in %s and is removed at the end", w.dir)
@@ -89,6 +91,19 @@ func newWorld(ctx context.Context, out *printer) (*world, error) {
 	return w, err
 }
 
+// makeFolder makes the demo's folder. It isn't below /tmp, because the service
+// has a /tmp of its own (PrivateTmp=) and couldn't see its own binary there.
+func makeFolder() (string, error) {
+	cache, err := os.UserCacheDir()
+	if err != nil {
+		return "", err
+	}
+	if err := os.MkdirAll(cache, 0o700); err != nil {
+		return "", err
+	}
+	return os.MkdirTemp(cache, "gpuaas-demo-")
+}
+
 func (w *world) startManager(ctx context.Context) error {
 	if m, err := harness.UserManager(); err == nil {
 		w.manager = m
@@ -97,7 +112,13 @@ func (w *world) startManager(ctx context.Context) error {
 		w.out.say("systemd: your own user manager")
 		return os.MkdirAll(w.units, 0o755)
 	}
-	m, err := harness.StartManager(ctx, filepath.Join(w.dir, "sd"))
+	// A short path: that of a socket has at most 107 characters.
+	dir, err := os.MkdirTemp("", "gpuaas-sd-")
+	if err != nil {
+		return err
+	}
+	w.managerDir = dir
+	m, err := harness.StartManager(ctx, dir)
 	if err != nil {
 		return fmt.Errorf("cannot start a systemd user manager: %w", err)
 	}
@@ -127,6 +148,9 @@ func (w *world) close() error {
 	}
 	if w.git != nil {
 		errs = append(errs, w.git.Stop())
+	}
+	if w.managerDir != "" {
+		errs = append(errs, os.RemoveAll(w.managerDir))
 	}
 	return errors.Join(append(errs, os.RemoveAll(w.dir))...)
 }
