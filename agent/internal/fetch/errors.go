@@ -14,6 +14,7 @@ import (
 	"unicode"
 
 	"github.com/google/go-containerregistry/pkg/v1/remote/transport"
+	"golang.org/x/sys/unix"
 
 	"github.com/gpuaas/node-agent/agent/internal/host"
 	v1 "github.com/gpuaas/node-agent/schema/v1"
@@ -107,7 +108,7 @@ func explain(ctx context.Context, what, repository, authFile string, err error) 
 		advice = "set plainHTTP for this registry if its network is trusted, or give it a certificate"
 	case errors.As(err, &cert):
 		advice = "name the registry's certificate authority as its caFile"
-	case errors.Is(err, io.ErrUnexpectedEOF):
+	case errors.Is(err, io.ErrUnexpectedEOF), errors.Is(err, io.EOF), errors.Is(err, unix.ECONNRESET):
 		advice = "the connection broke; the download goes on where it stopped"
 	}
 	e.Err = fmt.Errorf("cannot fetch %s from %s: %s; %s", what, repository, oneLine(err), advice)
