@@ -3,6 +3,7 @@ package cli
 import (
 	"context"
 	"log/slog"
+	"os"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -58,7 +59,12 @@ func (w *watcher) Watch(files, units, packages []string) {
 		paths = append(paths, filepath.Join(w.cfg.Paths.Units, u))
 	}
 	for _, p := range packages {
-		paths = append(paths, filepath.Join(w.cfg.Paths.Packages, p, "current"))
+		folder := filepath.Join(w.cfg.Paths.Packages, p)
+		paths = append(paths, filepath.Join(folder, "current"))
+		// The version that it leads to may go as well.
+		if target, err := os.Readlink(filepath.Join(folder, "current")); err == nil && filepath.IsLocal(target) {
+			paths = append(paths, filepath.Join(folder, target))
+		}
 	}
 	w.files.Set(paths)
 	w.units.Set(units)
