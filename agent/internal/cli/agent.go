@@ -10,7 +10,6 @@ import (
 	"os"
 	"os/user"
 	"runtime"
-	"runtime/debug"
 	"time"
 
 	"github.com/gpuaas/node-agent/agent/internal/apply"
@@ -63,7 +62,7 @@ func newAgent(ctx context.Context, cfg config.Config, log *slog.Logger, publish 
 	if err != nil {
 		return nil, errors.Join(err, a.close())
 	}
-	parts := loop.Parts{Journal: j, Audit: audit, Log: log, Publish: publish, Notifier: report.NewNotifier(), Rest: debug.FreeOSMemory}
+	parts := loop.Parts{Journal: j, Audit: audit, Log: log, Publish: publish, Notifier: report.NewNotifier(), Rest: rest}
 	sd := a.systemd(cfg)
 	if err := a.build(cfg, cfg.Paths.Repo(), sd, false, &parts); err != nil {
 		return nil, errors.Join(err, a.close())

@@ -40,6 +40,7 @@ func (l *Loop) isGood(d desired) bool {
 // converge makes the host what the newest usable manifest says. cause is for the log.
 func (l *Loop) converge(ctx context.Context, cause string) {
 	defer func() { l.resumed = false }()
+	l.worked = true
 	defer l.publish()
 	s := &l.Journal.State
 	if s.Target == nil {

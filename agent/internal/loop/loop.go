@@ -119,6 +119,11 @@ type Loop struct {
 	// retryAt is when a manifest that failed for a passing reason may be tried again.
 	retryAt time.Time
 	damper  damper
+	// worked is true when something more than a poll without news was done since
+	// the last rest.
+	worked bool
+	// written is the status document as it was last published.
+	written v1.NodeStatus
 	// resumed is true until the first pass is over: a crash may have cut a
 	// probation short, so all services of an uncommitted manifest are watched.
 	resumed bool
@@ -153,7 +158,11 @@ func (l *Loop) Run(ctx context.Context, wake <-chan struct{}) error {
 	defer scan.Stop()
 	defer damped.Stop()
 	for {
-		l.rest()
+		l.Notifier.Alive()
+		if l.worked && l.Rest != nil {
+			l.worked = false
+			l.Rest()
+		}
 		select {
 		case <-ctx.Done():
 			return nil
@@ -210,13 +219,6 @@ func (l *Loop) owes() bool {
 
 func (l *Loop) nextPoll() time.Duration {
 	return jitter(max(l.PollInterval, min(l.PollInterval<<min(l.pollFailures, 6), 10*time.Minute)))
-}
-
-func (l *Loop) rest() {
-	l.Notifier.Alive()
-	if l.Rest != nil {
-		l.Rest()
-	}
 }
 
 // jitter spreads d by a tenth up and down, so that nodes that started together

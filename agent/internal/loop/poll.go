@@ -88,7 +88,7 @@ func (l *Loop) poll(ctx context.Context) (moved bool) {
 	if snap == nil {
 		return false
 	}
-	l.seen = snap.Commit
+	l.seen, l.worked = snap.Commit, true
 	return l.judge(snap)
 }
 

@@ -3,6 +3,7 @@ package loop
 import (
 	"fmt"
 	"maps"
+	"reflect"
 	"slices"
 	"strings"
 	"time"
@@ -46,14 +47,27 @@ func (l *Loop) lastErrorIn(component string) bool {
 	return l.status.LastError != nil && l.status.LastError.Component == component
 }
 
-// publish completes the status document and makes it visible.
+// heartbeat is how old the status document may get while nothing changes: a
+// reader can tell from its age whether the agent lives.
+const heartbeat = time.Minute
+
+// publish completes the status document and makes it visible, if it says
+// anything new or has to show that the agent lives.
 func (l *Loop) publish() {
 	l.freshness()
 	l.status.Phase = string(l.phase)
-	l.status.Updated = l.Now().UTC().Truncate(time.Second)
+	now := l.Now().UTC().Truncate(time.Second)
+	l.status.Updated = l.written.Updated
+	if now.Sub(l.written.Updated) < heartbeat && reflect.DeepEqual(l.status, l.written) {
+		return
+	}
+	l.status.Updated = now
 	if err := l.Publish(l.status); err != nil {
 		l.Log.Error("cannot write the status document", "error", err)
+		return
 	}
+	l.written = l.status
+	l.written.Conditions = slices.Clone(l.status.Conditions)
 }
 
 // freshness judges age: of the metadata, and of the last answer of the source.
