@@ -32,6 +32,9 @@ type world struct {
 	dir  string
 	repo *trusttest.Repo
 	now  time.Time
+	// clock, if set, is used instead of now.
+	clock    func() time.Time
+	observed int
 
 	// The source.
 	commit  string
@@ -88,7 +91,7 @@ func (w *world) start() {
 		BootstrapRoot: func() ([]byte, error) { return w.repo.Bootstrap(), nil },
 		Guard:         guard.Default(guard.Paths{PackageRoot: "/opt/gpuaas/packages", FileRoots: []string{"/etc/gpuaas"}, UnitDir: "/etc/systemd/system"}),
 		PollInterval:  time.Minute, PollTimeout: time.Minute, ScanInterval: time.Hour, StaleAfter: time.Hour,
-		Now: func() time.Time { return w.now },
+		Now: w.time,
 	}, loop.Parts{
 		Source: w, Packages: w, Observer: w, Applier: w, Prober: w, Watcher: w, Notifier: quiet{},
 		Journal: j, Audit: audit, Log: slog.New(slog.DiscardHandler),
@@ -97,6 +100,13 @@ func (w *world) start() {
 	if err != nil {
 		w.t.Fatal(err)
 	}
+}
+
+func (w *world) time() time.Time {
+	if w.clock != nil {
+		return w.clock()
+	}
+	return w.now
 }
 
 // restart ends the agent without a goodbye and starts it again.
@@ -183,6 +193,7 @@ func (w *world) Collect(map[string][]string) error { return nil }
 
 // Observe implements loop.Observer.
 func (w *world) Observe(_ context.Context, resources []task.Resource, inv host.Inventory) (host.Observed, error) {
+	w.observed++
 	o := host.Observed{Packages: map[string]host.PackageState{}, Files: map[string]host.FileState{}, Units: map[string]host.UnitState{}}
 	pkg := func(name string) {
 		o.Packages[name] = host.PackageState{Current: inv.Packages[name].Digest, Versions: w.packages[name]}
