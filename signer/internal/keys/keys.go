@@ -1,8 +1,19 @@
-// Package keys holds signing keys: Ed25519 in OpenSSH private key files, with a
-// passphrase or without, one file a key. To the rest of the signer a key is a
-// crypto.Signer, so that keys which never leave their hardware fit the same place.
+// Package keys holds signing keys, wherever they are: in a file, in an ssh-agent, in Vault or
+// OpenBao, in a PKCS#11 token. To the rest of the signer a key is a
+// crypto.Signer over Ed25519, and where it is kept is a URI:
 //
-// Key material is written only to the file asked for, and never into an error.
+//	path, file:///path          OpenSSH private key file, with a passphrase or without
+//	path.pub                    OpenSSH public key: somebody else's, that can't sign here
+//	ssh-agent:SHA256:...        the key of that fingerprint in the agent of SSH_AUTH_SOCK
+//	ssh-agent:comment           the one Ed25519 key of that comment there
+//	vault://mount/key?version=2 transit key of the server of VAULT_ADDR
+//	pkcs11:token=t;object=k     key in a token (RFC 7512), in builds with the tag pkcs11
+//
+// Open gives a key to sign with, Public its public part, without what unlocks it. A Set is
+// a folder that says which keys sign which role.
+//
+// Key material is written only to the file asked for, and never into an error; neither are
+// tokens, PINs and passphrases.
 package keys
 
 import (
@@ -11,24 +22,26 @@ import (
 	"crypto/rand"
 	"crypto/sha256"
 	"encoding/hex"
-	"encoding/pem"
 	"errors"
 	"fmt"
 	"io"
-	"io/fs"
-	"os"
-	"path/filepath"
-	"syscall"
-
-	"golang.org/x/crypto/ssh"
-
-	"github.com/gpuaas/node-agent/internal/durable"
 )
-
-const maxKeyFile = 64 << 10
 
 // Signers are keys at hand, by the TUF role that they sign for.
 type Signers map[string][]crypto.Signer
+
+// Close gives back what the keys hold: sessions, connections. They can't sign afterwards.
+func (s Signers) Close() error {
+	var errs []error
+	for _, list := range s {
+		for _, key := range list {
+			if c, ok := key.(io.Closer); ok {
+				errs = append(errs, c.Close())
+			}
+		}
+	}
+	return errors.Join(errs...)
+}
 
 // Generate makes a new key.
 func Generate() (ed25519.PrivateKey, error) {
@@ -47,103 +60,4 @@ func ID(public crypto.PublicKey) (string, error) {
 	}
 	sum := sha256.Sum256(fmt.Appendf(nil, `{"keytype":"ed25519","keyval":{"public":"%x"},"scheme":"ed25519"}`, []byte(key)))
 	return hex.EncodeToString(sum[:]), nil
-}
-
-// Save writes a new key file, mode 0600, encrypted if there is a passphrase. It
-// never replaces a file: a key that is overwritten is lost.
-func Save(path string, key ed25519.PrivateKey, passphrase []byte) error {
-	if _, err := os.Lstat(path); err == nil {
-		return fmt.Errorf("cannot save a key to %s: the file exists; move it away first", path)
-	} else if !errors.Is(err, fs.ErrNotExist) {
-		return fmt.Errorf("cannot save a key: %w", err)
-	}
-	comment := filepath.Base(path)
-	var (
-		block *pem.Block
-		err   error
-	)
-	if len(passphrase) > 0 {
-		block, err = ssh.MarshalPrivateKeyWithPassphrase(key, comment, passphrase)
-	} else {
-		block, err = ssh.MarshalPrivateKey(key, comment)
-	}
-	if err != nil {
-		return fmt.Errorf("cannot encode the key for %s: %w", path, err)
-	}
-	return durable.WriteFile(path, pem.EncodeToMemory(block), durable.Options{Mode: 0o600})
-}
-
-// Load reads a key file. passphrase is asked only if the file is encrypted; nil
-// means that there is nobody to ask. A file that others could read, or that belongs to
-// somebody else, is refused.
-func Load(path string, passphrase func() ([]byte, error)) (crypto.Signer, error) {
-	data, err := readPrivate(path)
-	if err != nil {
-		return nil, err
-	}
-	raw, err := ssh.ParseRawPrivateKey(data)
-	var locked *ssh.PassphraseMissingError
-	if errors.As(err, &locked) {
-		raw, err = unlock(path, data, passphrase)
-	}
-	if err != nil {
-		return nil, fmt.Errorf("cannot read key %s: %w", path, err)
-	}
-	key, ok := raw.(*ed25519.PrivateKey)
-	if !ok {
-		return nil, fmt.Errorf("cannot use key %s: it is a %T; make one with \"ssh-keygen -t ed25519\" or \"gpuaas-signer init\"", path, raw)
-	}
-	return *key, nil
-}
-
-func unlock(path string, data []byte, passphrase func() ([]byte, error)) (any, error) {
-	if passphrase == nil {
-		return nil, errors.New("it is encrypted, and there is no passphrase")
-	}
-	secret, err := passphrase()
-	if err != nil {
-		return nil, fmt.Errorf("cannot get its passphrase: %w", err)
-	}
-	raw, err := ssh.ParseRawPrivateKeyWithPassphrase(data, secret)
-	if err != nil {
-		return nil, fmt.Errorf("cannot decrypt it, is the passphrase right? %w", err)
-	}
-	return raw, nil
-}
-
-// readPrivate judges the file that it opened, not the one that has the name a moment later.
-func readPrivate(path string) ([]byte, error) {
-	f, err := os.Open(path)
-	if err != nil {
-		return nil, fmt.Errorf("cannot open key: %w", err)
-	}
-	defer f.Close()
-	info, err := f.Stat()
-	if err != nil {
-		return nil, fmt.Errorf("cannot read key %s: %w", path, err)
-	}
-	if err := checkPrivate(path, info); err != nil {
-		return nil, err
-	}
-	data, err := io.ReadAll(io.LimitReader(f, maxKeyFile+1))
-	if err != nil {
-		return nil, fmt.Errorf("cannot read key %s: %w", path, err)
-	}
-	if len(data) > maxKeyFile {
-		return nil, fmt.Errorf("cannot read key %s: it has more than %d bytes", path, maxKeyFile)
-	}
-	return data, nil
-}
-
-func checkPrivate(path string, info fs.FileInfo) error {
-	if !info.Mode().IsRegular() {
-		return fmt.Errorf("cannot use key %s: it is not a regular file", path)
-	}
-	if mode := info.Mode().Perm(); mode&0o077 != 0 {
-		return fmt.Errorf("cannot use key %s: its mode is %04o, so others can use it; run \"chmod 600 %s\"", path, mode, path)
-	}
-	if st, ok := info.Sys().(*syscall.Stat_t); ok && int(st.Uid) != os.Geteuid() {
-		return fmt.Errorf("cannot use key %s: it belongs to uid %d, and this is uid %d", path, st.Uid, os.Geteuid())
-	}
-	return nil
 }
