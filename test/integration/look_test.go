@@ -176,11 +176,28 @@ func (w *world) list(dirs ...string) listing {
 	return l
 }
 
-// unitList is systemctl's list of all units and of all unit files.
-func (w *world) unitList() string {
+// unitList is systemctl's list of all units and of all unit files, without the
+// agent itself.
+func (w *world) unitList() listing {
 	w.t.Helper()
-	// The first column only carries marks for failed units.
-	return w.systemctl("list-units", "--all", "--plain", "--no-legend") + "\n" + w.systemctl("list-unit-files", "--no-legend")
+	l := listing{}
+	for _, args := range [][]string{{"list-units", "--all", "--plain", "--no-legend"}, {"list-unit-files", "--no-legend"}} {
+		for line := range strings.SplitSeq(w.systemctl(args...), "\n") {
+			name, rest, _ := strings.Cut(line, " ")
+			if name != agentUnit && !strings.HasSuffix(name, ".device") && !strings.HasSuffix(name, ".mount") {
+				l[args[0]+" "+name] = strings.Join(strings.Fields(rest), " ")
+			}
+		}
+	}
+	return l
+}
+
+// sameUnits checks that systemd's lists are as before.
+func (w *world) sameUnits(before, after listing) {
+	w.t.Helper()
+	if d := before.diff(after); d != "" {
+		w.t.Errorf("units changed:\n%s", d)
+	}
 }
 
 // diff tells how two listings differ.

@@ -11,10 +11,13 @@ package integration_test
 
 import (
 	"context"
+	"flag"
 	"fmt"
 	"os"
 	"os/exec"
 	"path/filepath"
+	"runtime"
+	"strconv"
 	"sync"
 	"testing"
 
@@ -32,7 +35,19 @@ var shared struct {
 	err      error
 }
 
-func TestMain(m *testing.M) { os.Exit(run(m)) }
+// parallel is how many stories run at a time unless -parallel says more: they
+// mostly wait.
+const parallel = 6
+
+func TestMain(m *testing.M) {
+	flag.Parse()
+	if f := flag.Lookup("test.parallel"); runtime.GOMAXPROCS(0) < parallel && f.Value.String() == f.DefValue {
+		if err := f.Value.Set(strconv.Itoa(parallel)); err != nil {
+			panic(err)
+		}
+	}
+	os.Exit(run(m))
+}
 
 func run(m *testing.M) (code int) {
 	dir, err := os.MkdirTemp("", "gpuaas-integration-")
