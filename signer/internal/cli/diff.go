@@ -15,6 +15,7 @@ import (
 
 	"github.com/gpuaas/node-agent/internal/exitcode"
 	"github.com/gpuaas/node-agent/schema/trust"
+	v1 "github.com/gpuaas/node-agent/schema/v1"
 	"github.com/gpuaas/node-agent/signer/internal/publish"
 	"github.com/gpuaas/node-agent/signer/internal/render"
 )
@@ -113,22 +114,32 @@ func (c change) kind() string {
 // compare returns the nodes whose content differs between what is published, by target
 // path, and what is rendered, sorted by node.
 func compare(r *repo, before map[string][]byte) ([]change, error) {
+	changes := make([]*change, len(r.fleet.Nodes)) // nil: as published
+	err := r.eachNode(func(i int, target string, m v1.NodeManifest) error {
+		after, err := render.Content(m)
+		if err != nil {
+			return err
+		}
+		prev, published := before[target]
+		if published && render.Same(prev, after) {
+			return nil
+		}
+		changes[i] = &change{node: m.Node, target: target, after: after}
+		if published {
+			changes[i].before = render.Unstamp(prev)
+		}
+		return nil
+	})
+	if err != nil {
+		return nil, err
+	}
 	var out []change
 	left := maps.Clone(before)
-	for _, n := range r.fleet.Nodes {
-		target := trust.TargetPath(n.TeamOf(), n.ID)
-		after, err := render.Content(r.manifests[n.ID])
-		if err != nil {
-			return nil, err
+	for i, n := range r.fleet.Nodes {
+		delete(left, trust.TargetPath(n.TeamOf(), n.ID))
+		if changes[i] != nil {
+			out = append(out, *changes[i])
 		}
-		c := change{node: n.ID, target: target, after: after}
-		if prev, ok := left[target]; ok {
-			delete(left, target)
-			if c.before = render.Unstamp(prev); bytes.Equal(c.before, after) {
-				continue
-			}
-		}
-		out = append(out, c)
 	}
 	for target, prev := range left {
 		_, node, err := trust.ParseTargetPath(target)

@@ -1,11 +1,16 @@
 package cli
 
 import (
+	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
+	"runtime"
 	"strings"
+	"sync"
+	"sync/atomic"
 
+	"github.com/gpuaas/node-agent/schema/trust"
 	v1 "github.com/gpuaas/node-agent/schema/v1"
 	"github.com/gpuaas/node-agent/signer/internal/fleet"
 	"github.com/gpuaas/node-agent/signer/internal/render"
@@ -109,4 +114,22 @@ func (r *repo) idle() []fleet.Profile {
 		}
 	}
 	return out
+}
+
+// eachNode calls do for every node with its place in the list, its target path
+// and its manifest, on all processors.
+func (r *repo) eachNode(do func(i int, target string, m v1.NodeManifest) error) error {
+	nodes := r.fleet.Nodes
+	errs := make([]error, len(nodes))
+	var next atomic.Int64
+	var wg sync.WaitGroup
+	for range runtime.GOMAXPROCS(0) {
+		wg.Go(func() {
+			for i := int(next.Add(1)) - 1; i < len(nodes); i = int(next.Add(1)) - 1 {
+				errs[i] = do(i, trust.TargetPath(nodes[i].TeamOf(), nodes[i].ID), r.manifests[nodes[i].ID])
+			}
+		})
+	}
+	wg.Wait()
+	return errors.Join(errs...)
 }

@@ -2,14 +2,10 @@ package cli
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"maps"
-	"runtime"
 	"slices"
 	"strings"
-	"sync"
-	"sync/atomic"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -178,7 +174,7 @@ func (s *signing) sign() (files sign.Files, removed []string, err error) {
 	return files, removed, nil
 }
 
-// stamp finds out which manifests change, on all processors.
+// stamp finds out which manifests change.
 func (s *signing) stamp(generation int64) error {
 	before, err := signedManifests(s.tree)
 	if err != nil {
@@ -186,23 +182,14 @@ func (s *signing) stamp(generation int64) error {
 	}
 	nodes := s.repo.fleet.Nodes
 	stamped := make([][]byte, len(nodes)) // nil: as published
-	errs := make([]error, len(nodes))
-	var next atomic.Int64
-	var wg sync.WaitGroup
-	for range runtime.GOMAXPROCS(0) {
-		wg.Go(func() {
-			for i := next.Add(1) - 1; i < int64(len(nodes)); i = next.Add(1) - 1 {
-				n := nodes[i]
-				prev := before[trust.TargetPath(n.TeamOf(), n.ID)]
-				data, changed, err := render.Stamp(prev, s.repo.manifests[n.ID], s.source, generation)
-				if errs[i] = err; changed {
-					stamped[i] = data
-				}
-			}
-		})
-	}
-	wg.Wait()
-	if err := errors.Join(errs...); err != nil {
+	err = s.repo.eachNode(func(i int, target string, m v1.NodeManifest) error {
+		data, changed, err := render.Stamp(before[target], m, s.source, generation)
+		if changed {
+			stamped[i] = data
+		}
+		return err
+	})
+	if err != nil {
 		return err
 	}
 	s.changes = map[string][]byte{}

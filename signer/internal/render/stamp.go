@@ -34,12 +34,17 @@ func Stamp(prev []byte, next v1.NodeManifest, source v1.ManifestSource, generati
 	if err != nil {
 		return nil, false, err
 	}
-	if prev != nil && (bytes.Equal(unstamped(prev), want) || bytes.Equal(Unstamp(prev), want)) {
+	if prev != nil && Same(prev, want) {
 		return prev, false, nil
 	}
 	next.Generation, next.Source = generation, source
 	data, err = next.Encode()
 	return data, true, err
+}
+
+// Same reports whether published bytes have that content, as Content gives it.
+func Same(published, content []byte) bool {
+	return bytes.Equal(unstamped(published), content) || bytes.Equal(Unstamp(published), content)
 }
 
 // Unstamp returns the content of published bytes as Content gives it, also when
