@@ -48,7 +48,19 @@ type place struct {
 	config source.Config
 }
 
-// places runs a test for every way to reach a repository.
+// everyPlace runs a test for every way to reach a repository.
+func everyPlace(t *testing.T, test func(t *testing.T, p place)) {
+	places(t, test)
+	t.Run("http that refuses trees' filter", func(t *testing.T) {
+		p := overHTTP(t, harness.GitServerOptions{})
+		p.repo.MustGit(t, "config", "uploadpackfilter.allow", "false")
+		test(t, p)
+	})
+	t.Run("ssh", func(t *testing.T) { test(t, overSSH(t, harness.SSHOptions{AcceptProtocol: true})) })
+	t.Run("ssh version 0", func(t *testing.T) { test(t, overSSH(t, harness.SSHOptions{})) })
+}
+
+// places runs a test for the ways that differ most.
 func places(t *testing.T, test func(t *testing.T, p place)) {
 	t.Run("http", func(t *testing.T) { test(t, overHTTP(t, harness.GitServerOptions{})) })
 	t.Run("http without filters", func(t *testing.T) {
@@ -56,18 +68,11 @@ func places(t *testing.T, test func(t *testing.T, p place)) {
 		p.repo.MustGit(t, "config", "uploadpack.allowFilter", "false")
 		test(t, p)
 	})
-	t.Run("http that refuses trees' filter", func(t *testing.T) {
-		p := overHTTP(t, harness.GitServerOptions{})
-		p.repo.MustGit(t, "config", "uploadpackfilter.allow", "false")
-		test(t, p)
-	})
 	t.Run("http version 0", func(t *testing.T) { test(t, overHTTP(t, harness.GitServerOptions{V0Only: true})) })
 	t.Run("path", func(t *testing.T) {
 		repo := harness.NewGitRepo(t, "r.git")
 		test(t, place{repo, config(t, repo.Dir)})
 	})
-	t.Run("ssh", func(t *testing.T) { test(t, overSSH(t, harness.SSHOptions{AcceptProtocol: true})) })
-	t.Run("ssh version 0", func(t *testing.T) { test(t, overSSH(t, harness.SSHOptions{})) })
 }
 
 func config(t *testing.T, url string) source.Config {
@@ -154,7 +159,7 @@ func commit(t *testing.T, p place, version int) string {
 }
 
 func TestLifeOfABranch(t *testing.T) {
-	places(t, func(t *testing.T, p place) {
+	everyPlace(t, func(t *testing.T, p place) {
 		p.repo.MustCommit(t, harness.GitCommit{Branch: "signed-too", Files: map[string][]byte{"x": []byte("y")}})
 		s := newSource(t, p.config)
 		refused(t, s, "", v1.ReasonSourceEmpty, `"signed"`)
@@ -201,7 +206,7 @@ func TestLifeOfABranch(t *testing.T) {
 
 // TestManyCommitsBehind leaves so much between two polls that it isn't one step.
 func TestManyCommitsBehind(t *testing.T) {
-	places(t, func(t *testing.T, p place) {
+	everyPlace(t, func(t *testing.T, p place) {
 		first := commit(t, p, 1)
 		s := newSource(t, p.config)
 		poll(t, s, "", first, want(1))
