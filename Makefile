@@ -11,7 +11,6 @@ CACHE := $(CURDIR)/.cache
 TOOLS := $(CACHE)/bin
 # Versions of what is built through the Go module proxy, pinned.
 REGISTRY_VERSION := v3.1.2
-NODE_EXPORTER_VERSION := v1.12.1
 GOLANGCI_VERSION := v2.15.0
 
 VERSION := $(shell git describe --tags --always --dirty 2>/dev/null || echo dev)
@@ -21,7 +20,6 @@ GOFLAGS_BUILD := -trimpath -ldflags "-s -w -X $(INFO).version=$(VERSION) -X $(IN
 
 export PATH := $(TOOLS):$(PATH)
 export GPUAAS_TEST_REGISTRY := $(TOOLS)/registry
-export GPUAAS_TEST_NODE_EXPORTER := $(TOOLS)/node_exporter
 
 .PHONY: help
 help: ## Show this list
@@ -74,13 +72,11 @@ deps: ## Install from Debian what tests and demo need; say what is missing where
 	@scripts/deps
 
 .PHONY: servers
-servers: $(TOOLS)/registry-$(REGISTRY_VERSION) $(TOOLS)/node_exporter-$(NODE_EXPORTER_VERSION)
+servers: $(TOOLS)/registry-$(REGISTRY_VERSION)
 
 # Each tool is a file with its version in the name, and a link without it.
 $(TOOLS)/registry-$(REGISTRY_VERSION):
 	scripts/tool registry $(REGISTRY_VERSION) github.com/distribution/distribution/v3/cmd/registry
-$(TOOLS)/node_exporter-$(NODE_EXPORTER_VERSION):
-	scripts/tool node_exporter $(NODE_EXPORTER_VERSION) github.com/prometheus/node_exporter
 $(TOOLS)/golangci-lint-$(GOLANGCI_VERSION):
 	scripts/tool golangci-lint $(GOLANGCI_VERSION) github.com/golangci/golangci-lint/v2/cmd/golangci-lint
 $(TOOLS)/golangci-lint: $(TOOLS)/golangci-lint-$(GOLANGCI_VERSION)

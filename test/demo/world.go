@@ -182,8 +182,7 @@ func (w *world) try(ctx context.Context, dir string, name string, args ...string
 	w.out.command(typed(w.dir, dir, name, args))
 	cmd := exec.CommandContext(ctx, name, args...)
 	if strings.HasPrefix(name, "gpuaas-") {
-		cmd.Path = filepath.Join(w.bin, name)
-		cmd.Err = nil
+		cmd.Path, cmd.Err = filepath.Join(w.bin, name), nil
 	}
 	cmd.Dir = dir
 	cmd.Env = append(append(os.Environ(), w.manager.Env()...), gitIdentity...)
@@ -276,9 +275,6 @@ func wait(ctx context.Context, check func() error) (time.Duration, error) {
 		}
 	}
 }
-
-// packageFiles is the folder of the example package that holds its executables.
-const packageFiles = "files/bin"
 
 // restartGit starts the git server again where it was.
 func (w *world) restartGit(addr string) (err error) {
