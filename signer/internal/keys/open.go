@@ -23,9 +23,11 @@ import (
 
 // Options of Open and Public. The zero value is good for keys that ask for nothing.
 type Options struct {
-	// Passphrase is asked for what unlocks a key: the passphrase of an encrypted file, whose
-	// path is name, or the PIN of a PKCS#11 token, whose URI is name. nil: nobody to ask.
-	Passphrase func(name string) ([]byte, error)
+	// Passphrase is asked for the passphrase of an encrypted file; nil: nobody to ask.
+	Passphrase func(path string) ([]byte, error)
+	// PIN is asked for the PIN of a PKCS#11 token, once; nil: nobody to ask. It isn't Passphrase, since
+	// a token locks after a few wrong answers.
+	PIN func(uri string) ([]byte, error)
 	// Env looks up environment variables; nil is os.Getenv.
 	Env func(string) string
 	// Timeout is how long opening, and each signature, may take; 0 is DefaultTimeout. It doesn't
@@ -93,12 +95,12 @@ func open(ctx context.Context, uri string, o Options) (backend, error) {
 		if err != nil {
 			return nil, err
 		}
-		return asBackend(pkcs11.Open(limited, c, o.ask(uri)))
+		return asBackend(pkcs11.Open(limited, c, bind(o.PIN, uri)))
 	default:
 		if isPublic(rest) {
 			return nil, errors.New("it is a public key, which can't sign; name the private key")
 		}
-		key, err := load(rest, o.ask(rest))
+		key, err := load(rest, bind(o.Passphrase, rest))
 		if err != nil {
 			return nil, err
 		}
@@ -114,11 +116,11 @@ func asBackend[T backend](b T, err error) (backend, error) {
 	return b, nil
 }
 
-func (o Options) ask(name string) func() ([]byte, error) {
-	if o.Passphrase == nil {
+func bind(ask func(string) ([]byte, error), name string) func() ([]byte, error) {
+	if ask == nil {
 		return nil
 	}
-	return func() ([]byte, error) { return o.Passphrase(name) }
+	return func() ([]byte, error) { return ask(name) }
 }
 
 // Public reads the public part of a key, without a passphrase or a PIN. The agent and the server
