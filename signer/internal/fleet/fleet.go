@@ -2,6 +2,7 @@ package fleet
 
 import (
 	"cmp"
+	"errors"
 	"slices"
 
 	"gopkg.in/yaml.v3"
@@ -73,8 +74,8 @@ func (f *Fleet) HasRegistry(host string) bool {
 // Locate turns problems, whose fields are paths below root, into errors at
 // those fields' positions in the file.
 func Locate(file string, root *yaml.Node, problems ...v1.Problem) strict.Errors {
-	err := strict.DecodeNode(file, root, &located{problems})
-	errs, _ := err.(strict.Errors)
+	var errs strict.Errors
+	errors.As(strict.DecodeNode(file, root, &located{problems}), &errs)
 	return errs
 }
 

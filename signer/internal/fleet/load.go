@@ -86,11 +86,11 @@ func (l *loader) addErr(file string, err error) {
 	}
 }
 
-// add reports something wrong with a whole file or at a place in it.
-func (l *loader) add(file string, line, column int, field, format string, args ...any) {
+// add reports something wrong with a whole file or folder.
+func (l *loader) add(file, format string, args ...any) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	l.errs = append(l.errs, &strict.Error{File: file, Line: line, Column: column, Field: field, Message: fmt.Sprintf(format, args...)})
+	l.errs = append(l.errs, &strict.Error{File: file, Line: 1, Column: 1, Message: fmt.Sprintf(format, args...)})
 }
 
 func (l *loader) sorted() strict.Errors {
@@ -104,7 +104,7 @@ func (l *loader) sorted() strict.Errors {
 func (l *loader) fleet() v1.Fleet {
 	data, err := l.read(File)
 	if errors.Is(err, fs.ErrNotExist) {
-		l.add(File, 1, 1, "", "missing; a fleet repo begins with this file: make one with gpuaas-signer init, or use -C to name the repo's folder")
+		l.add(File, "missing; a fleet repo begins with this file: make one with gpuaas-signer init, or use -C to name the repo's folder")
 		l.failed = map[string]bool{"fleet": true}
 		return v1.Fleet{}
 	}
@@ -156,12 +156,12 @@ func (l *loader) list(folder string, deep bool) []string {
 			}
 		case d.IsDir() && deep:
 		case d.IsDir():
-			l.add(p, 1, 1, "", "unknown folder; %s/ holds files only", folder)
+			l.add(p, "unknown folder; %s/ holds files only", folder)
 			return fs.SkipDir
 		case !d.Type().IsRegular():
-			l.add(p, 1, 1, "", "not a regular file; symlinks and the like are not followed")
+			l.add(p, "not a regular file; symlinks and the like are not followed")
 		case path.Ext(p) != yamlSuffix:
-			l.add(p, 1, 1, "", "unknown file; %s/ holds files that end in %s", folder, yamlSuffix)
+			l.add(p, "unknown file; %s/ holds files that end in %s", folder, yamlSuffix)
 		default:
 			files = append(files, p)
 		}
@@ -171,7 +171,7 @@ func (l *loader) list(folder string, deep bool) []string {
 		l.addErr(folder, err)
 	}
 	if len(files) > MaxNodes {
-		l.add(folder, 1, 1, "", "found %d files; at most %d are allowed", len(files), MaxNodes)
+		l.add(folder, "found %d files; at most %d are allowed", len(files), MaxNodes)
 		return nil
 	}
 	return files

@@ -94,11 +94,18 @@ func TestPlainHTTPOnlyToLoopback(t *testing.T) {
 		asked = nil
 		req, err := http.NewRequest(http.MethodGet, url, nil)
 		must(t, err)
-		_, err = httpGuard{base: base}.RoundTrip(req)
+		ask := func(g httpGuard) error {
+			resp, err := g.RoundTrip(req)
+			if err == nil {
+				_ = resp.Body.Close()
+			}
+			return err
+		}
+		err = ask(httpGuard{base: base})
 		if errors.Is(err, errPlainHTTP) == allowed || (len(asked) == 1) != allowed {
 			t.Errorf("%s: %v", url, err)
 		}
-		if _, err := (httpGuard{base: base, plainHTTP: true}).RoundTrip(req); errors.Is(err, errPlainHTTP) {
+		if err := ask(httpGuard{base: base, plainHTTP: true}); errors.Is(err, errPlainHTTP) {
 			t.Errorf("%s with --plain-http: %v", url, err)
 		}
 	}

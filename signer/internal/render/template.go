@@ -1,6 +1,7 @@
 package render
 
 import (
+	"errors"
 	"fmt"
 	"maps"
 	"slices"
@@ -179,7 +180,8 @@ func (t *template) locate(r *rendered, problems ...v1.Problem) strict.Errors {
 
 // inTask makes errors whose fields are those of "with" into errors of the file.
 func (t *template) inTask(err error) strict.Errors {
-	errs, _ := err.(strict.Errors)
+	var errs strict.Errors
+	errors.As(err, &errs)
 	out := make(strict.Errors, len(errs))
 	for i, e := range errs {
 		moved := *e
