@@ -14,7 +14,8 @@ import (
 	"github.com/gpuaas/node-agent/internal/durable"
 )
 
-// makeFolder makes one folder, if it isn't there, whatever the umask is.
+// makeFolder makes a folder and its parents, if they aren't there, whatever the
+// umask is.
 func makeFolder(dir string, mode fs.FileMode) error {
 	err := os.Mkdir(dir, mode)
 	if errors.Is(err, fs.ErrExist) {
@@ -24,7 +25,7 @@ func makeFolder(dir string, mode fs.FileMode) error {
 		if err := makeFolder(filepath.Dir(dir), mode); err != nil {
 			return err
 		}
-		err = os.Mkdir(dir, mode)
+		return makeFolder(dir, mode)
 	}
 	if err != nil {
 		return err
@@ -94,22 +95,43 @@ type bench struct {
 
 // newBench makes one. The caller closes it.
 func newBench(root *os.Root, label string) (*bench, error) {
+	// Who cleans up must not come between the folder and its lock.
+	door, err := lockFolder(root, staging, unix.LOCK_SH)
+	if err != nil {
+		return nil, err
+	}
+	defer func() { _ = door.Close() }()
 	for try := 0; ; try++ {
-		b := &bench{root: root, name: path.Join(staging, fmt.Sprintf("%s.%d.%d", label, os.Getpid(), try))}
-		err := root.Mkdir(b.name, 0o700)
+		name := path.Join(staging, fmt.Sprintf("%s.%d.%d", label, os.Getpid(), try))
+		err := root.Mkdir(name, 0o700)
 		if errors.Is(err, fs.ErrExist) && try < 10_000 {
 			continue
 		}
 		if err != nil {
 			return nil, err
 		}
-		if b.lock, err = root.Open(b.name); err != nil {
-			return nil, errors.Join(err, root.RemoveAll(b.name))
+		lock, err := lockFolder(root, name, unix.LOCK_EX|unix.LOCK_NB)
+		if err != nil {
+			return nil, errors.Join(err, root.RemoveAll(name))
 		}
-		if err := unix.Flock(int(b.lock.Fd()), unix.LOCK_EX|unix.LOCK_NB); err != nil {
-			return nil, errors.Join(err, b.close())
+		return &bench{root: root, lock: lock, name: name}, nil
+	}
+}
+
+// lockFolder opens a folder and locks it, until it is closed.
+func lockFolder(root *os.Root, name string, how int) (*os.File, error) {
+	f, err := root.Open(name)
+	if err != nil {
+		return nil, err
+	}
+	for {
+		err := unix.Flock(int(f.Fd()), how)
+		if err == nil {
+			return f, nil
 		}
-		return b, nil
+		if !errors.Is(err, unix.EINTR) {
+			return nil, errors.Join(err, f.Close())
+		}
 	}
 }
 
@@ -130,29 +152,37 @@ func (s *Store) clean() error {
 		return diskError("", "cannot open the package folder", err)
 	}
 	defer func() { _ = root.Close() }()
-	entries, err := fs.ReadDir(root.FS(), staging)
-	if err != nil && !errors.Is(err, fs.ErrNotExist) {
-		return diskError("", "cannot look into staging", err)
+	if err := removeIdle(root); err != nil {
+		return diskError("", "cannot clean up staging", err)
 	}
-	var errs []error
-	for _, e := range entries {
-		if err := removeIdle(root, path.Join(staging, e.Name())); err != nil {
-			errs = append(errs, diskError("", "cannot clean up staging", err))
-		}
-	}
-	return errors.Join(errs...)
+	return nil
 }
 
-func removeIdle(root *os.Root, name string) error {
-	f, err := root.Open(name)
+// removeIdle removes what is in staging and not locked.
+func removeIdle(root *os.Root) error {
+	door, err := lockFolder(root, staging, unix.LOCK_EX)
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil
 	}
-	if err == nil {
-		defer func() { _ = f.Close() }()
-		if errors.Is(unix.Flock(int(f.Fd()), unix.LOCK_EX|unix.LOCK_NB), unix.EWOULDBLOCK) {
-			return nil
+	if err != nil {
+		return err
+	}
+	entries, err := fs.ReadDir(root.FS(), staging)
+	var idle []*bench
+	for _, e := range entries {
+		name := path.Join(staging, e.Name())
+		lock, lockErr := lockFolder(root, name, unix.LOCK_EX|unix.LOCK_NB)
+		switch {
+		case lockErr == nil:
+			idle = append(idle, &bench{root: root, lock: lock, name: name})
+		case !errors.Is(lockErr, unix.EWOULDBLOCK) && !errors.Is(lockErr, fs.ErrNotExist):
+			err = errors.Join(err, lockErr)
 		}
 	}
-	return root.RemoveAll(name)
+	// Removing takes its time; nobody needs to wait for it.
+	errs := []error{err, door.Close()}
+	for _, b := range idle {
+		errs = append(errs, b.close())
+	}
+	return errors.Join(errs...)
 }

@@ -8,7 +8,8 @@ import (
 
 // flusher brings files to the disk, several at once, while its user goes on.
 // One fsync a file and not one syncfs for all: on a busy node that would wait for
-// everybody's writes.
+// everybody's writes. Beside the unpacking and not after it: that was measured
+// to be slower, on ext4 with 2,000 files.
 type flusher struct {
 	files chan *os.File
 	done  sync.WaitGroup
