@@ -46,7 +46,7 @@ func conform(t *testing.T, c custody) {
 		return s
 	}
 	t.Run("public key", func(t *testing.T) {
-		if got := open(t, ctx, c.good).Public(); !c.public.Equal(got.(crypto.PublicKey)) {
+		if got := open(t, ctx, c.good).Public(); !c.public.Equal(got) {
 			t.Errorf("got %x, want %x", got, c.public)
 		}
 		locked := c.options

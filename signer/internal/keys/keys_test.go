@@ -26,7 +26,7 @@ func save(t *testing.T, passphrase string) (string, ed25519.PrivateKey) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	path := filepath.Join(t.TempDir(), "fleet.key")
+	path := filepath.Join(tight(t), "fleet.key")
 	if err := keys.Save(path, key, []byte(passphrase)); err != nil {
 		t.Fatal(err)
 	}
@@ -71,7 +71,7 @@ func TestLoadRefuses(t *testing.T) {
 		t.Fatal(err)
 	}
 	file := func(data []byte, mode os.FileMode) string {
-		path := filepath.Join(t.TempDir(), "k")
+		path := filepath.Join(tight(t), "k")
 		if err := os.WriteFile(path, data, mode); err != nil {
 			t.Fatal(err)
 		}

@@ -191,7 +191,7 @@ func parse(uri string) (kind, rest string, err error) {
 	case schemeFile:
 		path, err := url.PathUnescape(strings.TrimPrefix(rest, "//"))
 		if err != nil || !strings.HasPrefix(rest, "///") || !filepath.IsAbs(path) || strings.ContainsRune(path, 0) {
-			return "", "", errors.New("allowed is file:///path; a relative path is written without file:")
+			return "", "", errors.New("allowed is file:///path, or a path and nothing before it")
 		}
 		return kind, path, nil
 	}

@@ -1,4 +1,4 @@
-//go:build pkcs11
+//go:build pkcs11 && cgo
 
 package keys_test
 
@@ -80,8 +80,8 @@ func (h *softHSM) restart(t *testing.T) {
 	}
 }
 
-// with runs something in a session that may write.
-func (h *softHSM) with(t *testing.T, token string, what func(pkcs11.SessionHandle) error) {
+// inRelease runs something in a session with the token release that may write.
+func (h *softHSM) inRelease(t *testing.T, what func(pkcs11.SessionHandle) error) {
 	t.Helper()
 	slots, err := h.lib.GetSlotList(true)
 	if err != nil {
@@ -89,7 +89,7 @@ func (h *softHSM) with(t *testing.T, token string, what func(pkcs11.SessionHandl
 	}
 	for _, slot := range slots {
 		info, err := h.lib.GetTokenInfo(slot)
-		if err != nil || info.Label != token {
+		if err != nil || info.Label != "release" {
 			continue
 		}
 		s, err := h.lib.OpenSession(slot, pkcs11.CKF_SERIAL_SESSION|pkcs11.CKF_RW_SESSION)
@@ -102,11 +102,11 @@ func (h *softHSM) with(t *testing.T, token string, what func(pkcs11.SessionHandl
 		}
 		return
 	}
-	t.Fatalf("no token %s", token)
+	t.Fatal("no token release")
 }
 
-// generate makes a key pair and returns its public key.
-func (h *softHSM) generate(t *testing.T, token, label string, id byte, mechanism uint, curve any) []byte {
+// generate makes a key pair in the token release and returns its public key.
+func (h *softHSM) generate(t *testing.T, label string, id byte, mechanism uint, curve any) []byte {
 	t.Helper()
 	params, err := asn1.Marshal(curve)
 	if err != nil {
@@ -114,7 +114,7 @@ func (h *softHSM) generate(t *testing.T, token, label string, id byte, mechanism
 	}
 	attr := pkcs11.NewAttribute
 	var point []byte
-	h.with(t, token, func(s pkcs11.SessionHandle) error {
+	h.inRelease(t, func(s pkcs11.SessionHandle) error {
 		public, _, err := h.lib.GenerateKeyPair(s, []*pkcs11.Mechanism{pkcs11.NewMechanism(mechanism, nil)},
 			[]*pkcs11.Attribute{attr(pkcs11.CKA_TOKEN, true), attr(pkcs11.CKA_PRIVATE, false), attr(pkcs11.CKA_VERIFY, true), attr(pkcs11.CKA_EC_PARAMS, params), attr(pkcs11.CKA_LABEL, label), attr(pkcs11.CKA_ID, []byte{id})},
 			[]*pkcs11.Attribute{attr(pkcs11.CKA_TOKEN, true), attr(pkcs11.CKA_PRIVATE, true), attr(pkcs11.CKA_SENSITIVE, true), attr(pkcs11.CKA_EXTRACTABLE, false), attr(pkcs11.CKA_SIGN, true), attr(pkcs11.CKA_LABEL, label), attr(pkcs11.CKA_ID, []byte{id})})
@@ -140,11 +140,11 @@ var p256 = asn1.ObjectIdentifier{1, 2, 840, 10045, 3, 1, 7}
 
 func TestTokens(t *testing.T) {
 	h := startSoftHSM(t)
-	public := ed25519.PublicKey(h.generate(t, "release", "fleet", 1, ckmEdwardsKeyPairGen, edwards25519))
-	h.generate(t, "release", "other", 2, ckmEdwardsKeyPairGen, edwards25519)
-	h.generate(t, "release", "ecdsa", 3, pkcs11.CKM_EC_KEY_PAIR_GEN, p256)
-	h.generate(t, "release", "double", 4, ckmEdwardsKeyPairGen, edwards25519)
-	h.generate(t, "release", "double", 5, ckmEdwardsKeyPairGen, edwards25519)
+	public := ed25519.PublicKey(h.generate(t, "fleet", 1, ckmEdwardsKeyPairGen, edwards25519))
+	h.generate(t, "other", 2, ckmEdwardsKeyPairGen, edwards25519)
+	h.generate(t, "ecdsa", 3, pkcs11.CKM_EC_KEY_PAIR_GEN, p256)
+	h.generate(t, "double", 4, ckmEdwardsKeyPairGen, edwards25519)
+	h.generate(t, "double", 5, ckmEdwardsKeyPairGen, edwards25519)
 	h.restart(t)
 
 	pin := write(t, filepath.Join(tight(t), "pin"), []byte(testPIN+"\n"), 0o600)
@@ -173,7 +173,7 @@ func TestTokens(t *testing.T) {
 	asked := 0
 	c.options.Env = env(map[string]string{"PKCS11_MODULE_PATH": h.module})
 	c.options.PIN = func(string) ([]byte, error) { asked++; return []byte(testPIN), nil }
-	c.good, c.other, c.wrong, c.missing = in+"fleet", "pkcs11:serial="+h.serial(t, "release")+";id=%02", in+"ecdsa", in+"nobody"
+	c.good, c.other, c.wrong, c.missing = in+"fleet", "pkcs11:serial="+h.serial(t)+";id=%02", in+"ecdsa", in+"nobody"
 	h.restart(t)
 	t.Run("PIN asked for", func(t *testing.T) { conform(t, c) })
 	if asked == 0 {
@@ -190,18 +190,18 @@ func rename(t *testing.T, from, to string) {
 	}
 }
 
-func (h *softHSM) serial(t *testing.T, token string) string {
+func (h *softHSM) serial(t *testing.T) string {
 	t.Helper()
 	slots, err := h.lib.GetSlotList(true)
 	if err != nil {
 		t.Fatal(err)
 	}
 	for _, slot := range slots {
-		if info, err := h.lib.GetTokenInfo(slot); err == nil && info.Label == token {
+		if info, err := h.lib.GetTokenInfo(slot); err == nil && info.Label == "release" {
 			return info.SerialNumber
 		}
 	}
-	t.Fatalf("no token %s", token)
+	t.Fatal("no token release")
 	return ""
 }
 

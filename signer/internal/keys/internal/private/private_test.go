@@ -10,13 +10,10 @@ import (
 	"github.com/gpuaas/node-agent/signer/internal/keys/internal/private"
 )
 
-func folder(t *testing.T, mode os.FileMode) string {
+func folder(t *testing.T) string {
 	t.Helper()
 	dir := filepath.Join(t.TempDir(), "d")
 	if err := os.Mkdir(dir, 0o700); err != nil {
-		t.Fatal(err)
-	}
-	if err := os.Chmod(dir, mode); err != nil {
 		t.Fatal(err)
 	}
 	return dir
@@ -53,7 +50,7 @@ func TestModes(t *testing.T) {
 	}
 	for _, c := range cases {
 		t.Run(c.name, func(t *testing.T) {
-			dir := folder(t, 0o700)
+			dir := folder(t)
 			path := file(t, dir, c.file)
 			if err := os.Chmod(dir, c.folder); err != nil {
 				t.Fatal(err)
@@ -78,12 +75,12 @@ func expect(t *testing.T, what string, err error, want string) {
 }
 
 func TestSymlinkIntoLooseFolder(t *testing.T) {
-	loose := folder(t, 0o700)
+	loose := folder(t)
 	path := file(t, loose, 0o600)
 	if err := os.Chmod(loose, 0o777); err != nil {
 		t.Fatal(err)
 	}
-	link := filepath.Join(folder(t, 0o700), "link")
+	link := filepath.Join(folder(t), "link")
 	if err := os.Symlink(path, link); err != nil {
 		t.Fatal(err)
 	}
@@ -92,7 +89,7 @@ func TestSymlinkIntoLooseFolder(t *testing.T) {
 }
 
 func TestPipeDoesNotBlock(t *testing.T) {
-	path := filepath.Join(folder(t, 0o700), "pipe")
+	path := filepath.Join(folder(t), "pipe")
 	if err := syscall.Mkfifo(path, 0o600); err != nil {
 		t.Fatal(err)
 	}
@@ -109,7 +106,7 @@ func TestForeignOwner(t *testing.T) {
 		}
 		return
 	}
-	path := file(t, folder(t, 0o700), 0o600)
+	path := file(t, folder(t), 0o600)
 	if err := os.Chown(path, 12345, 12345); err != nil {
 		t.Fatal(err)
 	}
@@ -118,7 +115,7 @@ func TestForeignOwner(t *testing.T) {
 	_, err = private.Trusted("list", path)
 	expect(t, "trusted", err, "uid 12345")
 
-	path = file(t, folder(t, 0o700), 0o600)
+	path = file(t, folder(t), 0o600)
 	if err := os.Chown(filepath.Dir(path), 12345, 12345); err != nil {
 		t.Fatal(err)
 	}
