@@ -19,6 +19,7 @@
 // image specification (application/vnd.oci.image.layer.v1.tar+gzip, tar+zstd)
 // and not ones of our own: what makes this a package is the artifactType,
 // and tools that know nothing of us can then still show, copy and unpack a
-// layer (crane export, skopeo copy, which refuses to touch compression
-// of types it doesn't know; oras pull takes the file's name from the title annotation).
+// layer (crane export; skopeo copy; oras pull, which takes the file's name from the
+// title annotation). To mirror a package of several platforms use crane or oras:
+// skopeo 1.9 writes an index anew, and that changes the digest.
 package pack
