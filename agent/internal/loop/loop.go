@@ -147,10 +147,13 @@ func New(s Settings, p Parts, setAside []string) (*Loop, error) {
 // It returns nil when ctx ended.
 func (l *Loop) Run(ctx context.Context, wake <-chan struct{}) error {
 	defer l.Notifier.Stopping()
+	// Before any work: a large download or a long probation would otherwise
+	// outlast systemd's patience with a start.
+	l.Notifier.Ready()
+	l.Notifier.Status(string(l.phase))
 	// What was verified before is enforced before the network is asked: a node
 	// that boots while the git server is down still gets its services.
 	l.converge(ctx, "start")
-	l.Notifier.Ready()
 	poll, scan := time.NewTimer(0), time.NewTimer(l.ScanInterval)
 	damped := time.NewTimer(time.Hour)
 	damped.Stop()
