@@ -6,6 +6,8 @@ import (
 	"fmt"
 	"net/http"
 
+	"golang.org/x/sys/unix"
+
 	"github.com/gpuaas/node-agent/agent/internal/host"
 	"github.com/gpuaas/node-agent/agent/internal/source/gitwire"
 	"github.com/gpuaas/node-agent/internal/gitpack"
@@ -43,6 +45,8 @@ func asHostError(r remote, err error) *host.Error {
 		e.Reason = v1.ReasonSourceLimits
 	case errors.Is(err, errConfig):
 		e.Reason = v1.ReasonConfig
+	case errors.Is(err, unix.ENOSPC), errors.Is(err, unix.EDQUOT):
+		e.Reason = v1.ReasonNoSpace
 	case errors.Is(err, errWorkspace):
 		e.Reason = v1.ReasonNotWritable
 	}
