@@ -47,6 +47,8 @@ type GitServer struct {
 	server  *http.Server
 	done    chan error
 	in, out atomic.Int64
+	stop    sync.Once
+	err     error // of Stop
 
 	mu       sync.Mutex
 	requests []GitRequest
@@ -115,15 +117,17 @@ func StartGitServer(opts GitServerOptions) (*GitServer, error) {
 	return s, nil
 }
 
-// Stop ends the server after the requests that run.
+// Stop ends the server after the requests that run. Stopping twice is fine.
 func (s *GitServer) Stop() error {
-	ctx, cancel := context.WithTimeout(context.Background(), gitPatience)
-	defer cancel()
-	err := s.server.Shutdown(ctx)
-	if served := <-s.done; !errors.Is(served, http.ErrServerClosed) {
-		err = errors.Join(err, served)
-	}
-	return err
+	s.stop.Do(func() {
+		ctx, cancel := context.WithTimeout(context.Background(), gitPatience)
+		defer cancel()
+		s.err = s.server.Shutdown(ctx)
+		if served := <-s.done; !errors.Is(served, http.ErrServerClosed) {
+			s.err = errors.Join(s.err, served)
+		}
+	})
+	return s.err
 }
 
 // ServeHTTP answers one request, so that a test can put something of its own
