@@ -18,14 +18,14 @@ import (
 // umask is.
 func makeFolder(dir string, mode fs.FileMode) error {
 	err := os.Mkdir(dir, mode)
-	if errors.Is(err, fs.ErrExist) {
-		return nil
-	}
 	if errors.Is(err, fs.ErrNotExist) {
 		if err := makeFolder(filepath.Dir(dir), mode); err != nil {
 			return err
 		}
-		return makeFolder(dir, mode)
+		err = os.Mkdir(dir, mode)
+	}
+	if errors.Is(err, fs.ErrExist) {
+		return nil
 	}
 	if err != nil {
 		return err

@@ -361,6 +361,16 @@ func TestKilledInTheMiddle(t *testing.T) {
 	unpack(t, s, p)
 }
 
+func TestRootThatCannotBe(t *testing.T) {
+	for _, root := range []string{"/proc/self/packages", "/dev/null/packages"} {
+		s, err := store.Open(store.Options{Root: root, ReadOnly: true})
+		if err != nil {
+			t.Fatal(err)
+		}
+		wantError(t, s.Unpack(t.Context(), pkg("x", layer(t, plainTar, usual(t)))), v1.ReasonInternal, true, root)
+	}
+}
+
 func TestContextStopsUnpacking(t *testing.T) {
 	s, root := open(t, nil)
 	ctx, cancel := context.WithCancelCause(t.Context())
