@@ -92,10 +92,15 @@ func TestAgentConforms(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
+	wrong2, err := rsa.GenerateKey(rand.Reader, 2048)
+	if err != nil {
+		t.Fatal(err)
+	}
 	fill := func() {
 		a.add(t, &theKey, "fleet key")
 		a.add(t, &other, "other")
 		a.add(t, wrong, "rsa")
+		a.add(t, wrong2, "fleet key") // another type is no rival for the comment
 	}
 	fill()
 	fingerprint, err := keys.Fingerprint(publicOf(theKey))
