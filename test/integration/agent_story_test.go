@@ -144,7 +144,7 @@ func TestExpiredTimestamp(t *testing.T) {
 	w.eventually("repaired", func() error { _, err := os.Stat(filepath.Join(w.node.etc, "story.env")); return err })
 	w.systemctl("stop", service)
 	w.answers("one")
-	w.systemctl("restart", agentUnit)
+	w.restartAgent()
 	w.conditionIs(v1.Fresh, v1.False, v1.ReasonExpired)
 	w.answers("one")
 	w.exits(4)
@@ -257,5 +257,6 @@ func TestAgentAsService(t *testing.T) {
 
 func (w *world) startAgentNoWait() {
 	w.t.Helper()
+	w.forgetStatus()
 	w.systemctl("start", "--no-block", agentUnit)
 }

@@ -2,7 +2,9 @@ package integration_test
 
 import (
 	"encoding/json"
+	"errors"
 	"fmt"
+	"io/fs"
 	"os"
 	"path/filepath"
 	"strings"
@@ -36,7 +38,22 @@ StandardError=append:%[3]s
 `, w.agentBinary(), w.configFile(), w.node.log)), 0o600))
 		w.systemctl("daemon-reload")
 	}
+	w.forgetStatus()
 	w.systemctl("start", agentUnit)
+}
+
+// forgetStatus removes what a former agent said, so that nobody waits for that.
+func (w *world) forgetStatus() {
+	w.t.Helper()
+	if err := os.Remove(filepath.Join(w.node.run, "status.json")); !errors.Is(err, fs.ErrNotExist) {
+		w.must(err)
+	}
+}
+
+func (w *world) restartAgent() {
+	w.t.Helper()
+	w.stopAgent()
+	w.startAgent()
 }
 
 func (w *world) agentBinary() string { return filepath.Join(built, "gpuaas-node-agent") }

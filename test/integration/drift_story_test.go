@@ -102,8 +102,7 @@ func TestDriftIsRepairedFromEvents(t *testing.T) {
 		// The agent repairs a few times at once and then ever more slowly; a new
 		// start forgets that.
 		if i%3 == 2 {
-			w.stopAgent()
-			w.startAgent()
+			w.restartAgent()
 			w.eventually("the agent is at rest", w.atRest)
 		}
 		repairs := w.repairs()

@@ -48,7 +48,7 @@ func TestUnsignedCommitIsRefused(t *testing.T) {
 	// Drift is repaired all the same, and the agent stays in its refusal over a restart.
 	w.must(os.Remove(filepath.Join(w.node.etc, "story.env")))
 	w.eventually("repaired while refusing", func() error { _, err := os.Stat(filepath.Join(w.node.etc, "story.env")); return err })
-	w.systemctl("restart", agentUnit)
+	w.restartAgent()
 	w.conditionIs(v1.Verified, v1.False, v1.ReasonMixAndMatch)
 	w.answers("one")
 

@@ -91,7 +91,7 @@ func TestActionsRunOnce(t *testing.T) {
 	w.edit(profile, "        ExecStart=", "        ExecReload=/bin/kill -HUP $MAINPID\n        ExecStart=")
 	w.must(writeFile(filepath.Join(w.node.config, "guard.yaml"),
 		"apiVersion: fleet.gpuaas.dev/v1\nkind: Guard\nbinaries: [/bin/kill]\n"))
-	w.systemctl("restart", agentUnit)
+	w.restartAgent()
 	w.deliver("run the story")
 	first := w.runs(service)
 
@@ -112,7 +112,7 @@ func TestActionsRunOnce(t *testing.T) {
 		}
 		return nil
 	})
-	w.systemctl("restart", agentUnit)
+	w.restartAgent()
 	w.hangup()
 	w.converged()
 	if u := w.runs(service); u["InvocationID"] != second["InvocationID"] {
