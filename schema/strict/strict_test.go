@@ -56,7 +56,7 @@ type document struct {
 	Inner  struct {
 		Must bool `yaml:"must"`
 	} `yaml:"inner,omitempty"`
-	hidden string
+	hidden string //nolint:unused // an unexported field must be left alone
 }
 
 func (d document) Validate(c *strict.Context) {

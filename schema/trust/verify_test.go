@@ -3,6 +3,7 @@ package trust_test
 import (
 	"bytes"
 	"encoding/json"
+	"errors"
 	"maps"
 	"reflect"
 	"slices"
@@ -39,8 +40,8 @@ func refuse(t *testing.T, in trust.Input, reason v1.Reason, role string) trust.S
 
 func checkError(t *testing.T, err error, reason v1.Reason, role string) {
 	t.Helper()
-	e, ok := err.(*trust.Error)
-	if !ok {
+	var e *trust.Error
+	if !errors.As(err, &e) {
 		t.Fatalf("got %v (%T), want a *trust.Error %s of %q", err, err, reason, role)
 	}
 	if e.Reason != reason || e.Role != role {

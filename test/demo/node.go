@@ -63,7 +63,7 @@ func (w *world) settled(ctx context.Context) error {
 			return err
 		}
 		if status != "True" || desired != observed {
-			return fmt.Errorf("Applied is %s (%s %s), generation %d of %d", status, reason, message, observed, desired)
+			return fmt.Errorf("condition Applied is %s (%s %s), generation %d of %d", status, reason, message, observed, desired)
 		}
 		return nil
 	})
@@ -258,7 +258,7 @@ func unsigned(ctx context.Context, w *world) error {
 	}
 	manifests, err := filepath.Glob(filepath.Join(evil, "targets/nodes/*/*", nodeID+".yaml"))
 	if err != nil || len(manifests) != 1 {
-		return fmt.Errorf("the signed branch has manifests %v, %v", manifests, err)
+		return errors.Join(err, fmt.Errorf("the signed branch has the manifests %v of this node, want one", manifests))
 	}
 	data, err := os.ReadFile(manifests[0])
 	if err != nil {
@@ -279,7 +279,7 @@ func unsigned(ctx context.Context, w *world) error {
 	took, err := wait(ctx, func() error {
 		status, reason, _, err := w.condition("Verified")
 		if err == nil && status != "False" {
-			err = fmt.Errorf("Verified is %s (%s)", status, reason)
+			err = fmt.Errorf("condition Verified is %s (%s)", status, reason)
 		}
 		return err
 	})
@@ -310,7 +310,7 @@ func unsigned(ctx context.Context, w *world) error {
 	took, err = wait(ctx, func() error {
 		status, reason, _, err := w.condition("Verified")
 		if err == nil && status != "True" {
-			err = fmt.Errorf("Verified is %s (%s)", status, reason)
+			err = fmt.Errorf("condition Verified is %s (%s)", status, reason)
 		}
 		return err
 	})

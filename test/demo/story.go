@@ -257,7 +257,7 @@ func remove(ctx context.Context, w *world) error {
 		return err
 	}
 	if a, err := w.unit(agentUnit); err != nil || a.active != "active" {
-		return fmt.Errorf("the agent's own unit is %+v, %v", a, err)
+		return errors.Join(err, fmt.Errorf("the agent's own unit is %+v", a))
 	}
 	w.out.saw(0, "nothing else was touched: %s and the agent's own unit are there", filepath.Base(foreign))
 	return nil

@@ -106,7 +106,7 @@ func TestMistakesAreNotSigned(t *testing.T) {
 		"duplicate key":    {"        VALUE: one", "        VALUE: one\n        VALUE: two", []string{profile + ":", "VALUE"}},
 		"two documents":    {"tasks:\n", "tasks: []\n---\ntasks:\n", []string{profile + ":", "document"}},
 		"missing value":    {"VALUE: one", "VALUE: ${values.nowhere}", []string{profile + ":", "nowhere"}},
-		"missing package":  {"packages: [story]", "packages: [stroy]", []string{profile + ":", "stroy"}},
+		"missing package":  {"packages: [story]", "packages: [storry]", []string{profile + ":", "storry"}},
 		"relative path":    {"path: " + w.node.etc + "/story.env", "path: story.env", []string{profile + ":", "path"}},
 		"unknown restarts": {"restartOn: [package/story, env, unit]", "restartOn: [nothing]", []string{profile + ":", "nothing"}},
 	} {

@@ -40,9 +40,11 @@ func TestKilledAgainAndAgain(t *testing.T) {
 		w.merge("value " + value)
 		// Later kills come after longer lives, so that they hit everything from the
 		// first poll to the probation.
-		for i := range 6 {
-			w.liveAndDie(time.Duration(rand.N(1+i)*100+rand.N(100)) * time.Millisecond)
+		const each = 6
+		for i := range each {
+			w.liveAndDie(time.Duration(i)*300*time.Millisecond + rand.N(300*time.Millisecond))
 			kills++
+			t.Logf("value %s, kill %d: %d steps so far", value, i+1, w.steps())
 		}
 		if r := w.agent("once"); r.code != 0 {
 			t.Fatalf("once after kills exits %d:\n%s", r.code, r.stderr)
@@ -82,6 +84,16 @@ func TestKilledAgainAndAgain(t *testing.T) {
 		t.Errorf("plan exits %d:\n%s", r.code, r.stdout)
 	}
 	w.exits(0)
+}
+
+// steps counts the steps that the agent took so far; a kill may have cut the
+// last line off.
+func (w *world) steps() int {
+	data, err := os.ReadFile(filepath.Join(w.node.state, "audit", "audit.jsonl"))
+	if !errors.Is(err, fs.ErrNotExist) {
+		w.must(err)
+	}
+	return strings.Count(string(data), `"event":"step"`)
 }
 
 // liveAndDie runs the agent and kills it, with no chance to tidy up.

@@ -1,6 +1,7 @@
 package integration_test
 
 import (
+	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -35,7 +36,7 @@ func TestDriftIsRepairedFromEvents(t *testing.T) {
 				mode = 0o600
 			}
 			if got, err := os.ReadFile(path); err != nil || string(got) != content || info.Mode() != mode {
-				return fmt.Errorf("%s (%s): %q, %v", path, info.Mode(), got, err)
+				return errors.Join(err, fmt.Errorf("%s (%s): %q", path, info.Mode(), got))
 			}
 		}
 		if target, err := os.Readlink(current); err != nil || target != version {

@@ -197,7 +197,7 @@ func named(s host.Step, err error) error {
 	if e.Component == "agent" {
 		e.Component = "apply"
 	}
-	if err != error(cause) && errors.Is(err, error(cause)) {
+	if err != error(cause) && errors.Is(err, error(cause)) { //nolint:errorlint // is it the cause itself, or something around it
 		e.Err = err // what went wrong besides belongs to it
 	}
 	if s.Ref != "" {

@@ -6,6 +6,7 @@ package digest
 import (
 	"crypto/sha256"
 	"encoding/hex"
+	"errors"
 	"fmt"
 	"hash"
 	"io"
@@ -137,7 +138,7 @@ func (r *Reader) Sum() (string, int64, error) {
 	for {
 		_, err := r.Read(r.buffer[:0])
 		r.at = r.n
-		if err == io.EOF {
+		if errors.Is(err, io.EOF) {
 			break
 		}
 		if err != nil {

@@ -61,7 +61,8 @@ func statusOf(err error) int {
 // temporary reports whether the same request may succeed in a moment: the
 // network failed, or the registry is overloaded or restarting.
 func temporary(err error) bool {
-	if _, isHost := err.(*host.Error); isHost {
+	var judged *host.Error
+	if errors.As(err, &judged) {
 		return false
 	}
 	if code := statusOf(err); code != 0 {

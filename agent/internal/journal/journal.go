@@ -163,7 +163,7 @@ func (j *Journal) load(setAside *[]string) error {
 	if err := j.read("inventory.json", &stored, setAside); err != nil {
 		return err
 	}
-	j.Inventory = stored.Inventory.Clone()
+	j.Inventory = stored.Clone()
 	for _, v := range []struct {
 		file    string
 		version int
