@@ -32,7 +32,6 @@ type scanner struct {
 	limits Limits
 	// pending are bytes that are neither hashed nor spooled yet.
 	pending []byte
-	err     error
 
 	inflate io.ReadCloser
 	left    int64 // of Limits.Inflated

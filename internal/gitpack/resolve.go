@@ -90,9 +90,7 @@ func (r *resolver) on(i int32) []int32 {
 	}
 	below := r.children[first:last:last]
 	id := r.pack.ids[i]
-	for _, c := range r.byRef[id] {
-		below = append(below, c)
-	}
+	below = append(below, r.byRef[id]...)
 	delete(r.byRef, id)
 	for _, c := range below {
 		// children is sorted by base: only entries that aren't in it change here.

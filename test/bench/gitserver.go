@@ -18,7 +18,7 @@ import (
 const serveCommand = "serve-git"
 
 // serveGit serves root until stdin ends. Each line on stdin is answered by one
-// with the bytes and requests since the line before.
+// with the bytes since the line before.
 func serveGit(root string, stdin io.Reader, stdout io.Writer) error {
 	server, err := harness.StartGitServer(harness.GitServerOptions{Root: root})
 	if err != nil {
@@ -29,7 +29,7 @@ func serveGit(root string, stdin io.Reader, stdout io.Writer) error {
 	}
 	for lines := bufio.NewScanner(stdin); lines.Scan(); server.Reset() {
 		in, out := server.WireBytes()
-		if _, err := fmt.Fprintln(stdout, in+out, len(server.Requests())); err != nil {
+		if _, err := fmt.Fprintln(stdout, in+out); err != nil {
 			return err
 		}
 	}
@@ -70,13 +70,13 @@ func startGitServer(ctx context.Context, root string) (*gitServer, error) {
 	return s, nil
 }
 
-// wire returns the bytes and requests since the last call.
-func (s *gitServer) wire() (bytes, requests int64, err error) {
+// wire returns the bytes since the last call, both ways.
+func (s *gitServer) wire() (bytes int64, err error) {
 	if _, err := fmt.Fprintln(s.stdin); err != nil {
-		return 0, 0, err
+		return 0, err
 	}
-	_, err = fmt.Fscanln(s.stdout, &bytes, &requests)
-	return bytes, requests, err
+	_, err = fmt.Fscanln(s.stdout, &bytes)
+	return bytes, err
 }
 
 func (s *gitServer) stop() error { return errors.Join(s.stdin.Close(), s.cmd.Wait()) }

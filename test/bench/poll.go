@@ -90,7 +90,7 @@ func (p *pollBench) run(ctx context.Context, root string) error {
 
 // poll runs the probe for node 0.
 func (p *pollBench) poll(ctx context.Context, dir string, args ...string) (polled, error) {
-	if _, _, err := p.server.wire(); err != nil {
+	if _, err := p.server.wire(); err != nil {
 		return polled{}, err
 	}
 	args = append([]string{"-agent", p.env.agent, "-url", p.url, "-dir", dir, "-known", p.known, "-wanted", strings.Join(p.fleet.Wanted(0), ",")}, args...)
@@ -102,20 +102,20 @@ func (p *pollBench) poll(ctx context.Context, dir string, args ...string) (polle
 	if err := json.Unmarshal(out, &result); err != nil {
 		return polled{}, err
 	}
-	result.wire, _, err = p.server.wire()
+	result.wire, err = p.server.wire()
 	return result, err
 }
 
 // git runs git and returns what it took and what went over the wire.
 func (p *pollBench) git(ctx context.Context, dir string, args ...string) (spent, int64, error) {
-	if _, _, err := p.server.wire(); err != nil {
+	if _, err := p.server.wire(); err != nil {
 		return spent{}, 0, err
 	}
 	_, s, err := measure(ctx, dir, "git", args...)
 	if err != nil {
 		return spent{}, 0, err
 	}
-	wire, _, err := p.server.wire()
+	wire, err := p.server.wire()
 	return s, wire, err
 }
 

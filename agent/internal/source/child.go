@@ -48,7 +48,7 @@ const (
 	// childMemory makes the child collect garbage rather than grow.
 	childMemory = 24 << 20
 	// childGC is how much garbage is let lie, in percent of what is in use.
-	childGC = 50
+	childGC = 100
 )
 
 // fetch runs the child for one commit, the branch's own where tip is zero.
