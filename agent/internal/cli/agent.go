@@ -58,6 +58,7 @@ func newAgent(ctx context.Context, cfg config.Config, log *slog.Logger, publish 
 		return nil, err
 	}
 	a := &agent{closers: []func() error{j.Close}}
+	tidy(cfg, j.Inventory, log)
 	audit, err := report.OpenAudit(cfg.Paths.Audit())
 	if err != nil {
 		return nil, errors.Join(err, a.close())
