@@ -32,6 +32,10 @@ import (
 // maxRoot caps the bootstrap root.
 const maxRoot = 1 << 20
 
+// minFree is what installing leaves free on a disk: room for journals and logs,
+// and for the agent to say that the disk is full.
+const minFree = 32 << 20
+
 // executable is how the agent runs itself as a child: the running binary, even
 // after another one took its place on disk.
 const executable = "/proc/self/exe"
@@ -141,7 +145,10 @@ func (a *agent) build(cfg config.Config, repoDir string, sd *systemd.Client, rea
 }
 
 func newPackages(cfg config.Config, readOnly bool) (*packages, error) {
-	fc := fetch.Config{BlobDir: cfg.Paths.Blobs(), Executable: executable}
+	fc := fetch.Config{
+		BlobDir: cfg.Paths.Blobs(), Executable: executable, MinFree: minFree,
+		AuthFile: cfg.RegistryAuthFile, AllowPrivateRedirects: cfg.AllowPrivateRedirects,
+	}
 	for _, r := range cfg.Registries {
 		fc.Registries = append(fc.Registries, fetch.Registry{Host: r.Host, PlainHTTP: r.PlainHTTP, CAFile: r.CAFile})
 	}
@@ -149,7 +156,7 @@ func newPackages(cfg config.Config, readOnly bool) (*packages, error) {
 	if err != nil {
 		return nil, err
 	}
-	s, err := store.Open(store.Options{Root: cfg.Paths.Packages, Executable: executable, ReadOnly: readOnly})
+	s, err := store.Open(store.Options{Root: cfg.Paths.Packages, Executable: executable, MinFree: minFree, ReadOnly: readOnly})
 	if err != nil {
 		return nil, err
 	}

@@ -37,11 +37,15 @@ func (p *packages) Stage(ctx context.Context, pkg task.Package) error {
 }
 
 func (p *packages) stage(ctx context.Context, pkg task.Package) error {
+	state, err := p.store.State(pkg.Name)
+	if err != nil || state.Versions[pkg.Digest] {
+		return err // its blobs may be collected already
+	}
 	artifact, err := p.fetch.Fetch(ctx, pkg, p.platform)
 	if err != nil {
 		return err
 	}
-	s := store.Package{Name: pkg.Name, Digest: pkg.Digest}
+	s := store.Package{Name: pkg.Name, Digest: pkg.Digest, UnpackedSize: artifact.Metadata.UnpackedSize}
 	for _, l := range artifact.Layers {
 		s.Layers = append(s.Layers, store.Layer{MediaType: l.MediaType, Path: l.Path, Digest: l.Digest, Size: l.Size})
 	}

@@ -39,9 +39,14 @@ type Config struct {
 	Source     Source     `yaml:"source,omitempty"`
 	Poll       Poll       `yaml:"poll,omitempty"`
 	Registries []Registry `yaml:"registries,omitempty"`
-	Metrics    Metrics    `yaml:"metrics,omitempty"`
-	Log        Log        `yaml:"log,omitempty"`
-	Paths      Paths      `yaml:"paths,omitempty"`
+	// RegistryAuthFile is a Docker config.json with credentials, read at each use.
+	RegistryAuthFile string `yaml:"registryAuthFile,omitempty"`
+	// AllowPrivateRedirects lets registries send the agent to literal private,
+	// loopback and link-local addresses. Their own address may always be one.
+	AllowPrivateRedirects bool    `yaml:"allowPrivateRedirects,omitempty"`
+	Metrics               Metrics `yaml:"metrics,omitempty"`
+	Log                   Log     `yaml:"log,omitempty"`
+	Paths                 Paths   `yaml:"paths,omitempty"`
 
 	// Scope is system or user; set by the caller of Load, never by a file.
 	Scope Scope `yaml:"-"`
@@ -88,8 +93,6 @@ type Registry struct {
 	PlainHTTP bool `yaml:"plainHTTP,omitempty"`
 	// CAFile holds PEM certificates to trust besides the system's.
 	CAFile string `yaml:"caFile,omitempty"`
-	// AuthFile is a Docker config.json with credentials, read at each use.
-	AuthFile string `yaml:"authFile,omitempty"`
 }
 
 // Metrics is the Prometheus endpoint.

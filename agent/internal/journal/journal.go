@@ -270,6 +270,9 @@ func (j *Journal) SaveTrust(data []byte) error {
 // returns its new name. The version floor is then that of the bootstrap root.
 func (j *Journal) SetAsideTrust() (string, error) {
 	path := filepath.Join(j.dir, "trust", "state.json")
+	if j.lock == nil {
+		return "", fmt.Errorf("%s is corrupt; the agent sets it aside when it starts", path)
+	}
 	return path + ".corrupt", os.Rename(path, path+".corrupt")
 }
 
