@@ -38,14 +38,22 @@ func TestKilledAgainAndAgain(t *testing.T) {
 		}
 		w.write(profile, profileOf(value))
 		w.merge("value " + value)
-		// Later kills come after longer lives, so that they hit everything from the
-		// first poll to the probation.
-		const each = 6
-		for i := range each {
-			w.liveAndDie(time.Duration(i)*300*time.Millisecond + rand.N(300*time.Millisecond))
+		// First at any time while it polls, verifies and stages, then in the middle
+		// of the steps, one to six steps after the kill before.
+		before := w.steps()
+		for range 3 {
+			end := time.Now().Add(rand.N(500 * time.Millisecond))
+			w.liveAndDie(func() bool { return time.Now().After(end) })
 			kills++
-			t.Logf("value %s, kill %d: %d steps so far", value, i+1, w.steps())
 		}
+		t.Logf("value %s: %d steps", value, w.steps()-before)
+		for range 4 {
+			target := w.steps() + 1 + rand.IntN(6)
+			end := time.Now().Add(2 * time.Second) // there may be no more steps to take
+			w.liveAndDie(func() bool { return w.steps() >= target || time.Now().After(end) })
+			kills++
+		}
+		t.Logf("value %s: %d steps", value, w.steps()-before)
 		if r := w.agent("once"); r.code != 0 {
 			t.Fatalf("once after kills exits %d:\n%s", r.code, r.stderr)
 		}
@@ -96,8 +104,8 @@ func (w *world) steps() int {
 	return strings.Count(string(data), `"event":"step"`)
 }
 
-// liveAndDie runs the agent and kills it, with no chance to tidy up.
-func (w *world) liveAndDie(after time.Duration) {
+// liveAndDie runs the agent and kills it when it is due, with no chance to tidy up.
+func (w *world) liveAndDie(due func() bool) {
 	w.t.Helper()
 	cmd := exec.Command(w.agentBinary(), "--user", "--config", w.configFile(), "run")
 	cmd.Env = w.env()
@@ -106,7 +114,9 @@ func (w *world) liveAndDie(after time.Duration) {
 	defer log.Close()
 	cmd.Stdout, cmd.Stderr = log, log
 	w.must(cmd.Start())
-	time.Sleep(after)
+	for !due() {
+		time.Sleep(time.Millisecond)
+	}
 	w.must(cmd.Process.Kill())
 	_ = cmd.Wait()
 }
