@@ -32,9 +32,9 @@ import (
 // maxRoot caps the bootstrap root.
 const maxRoot = 1 << 20
 
-// minFree is what installing leaves free on a disk: room for journals and logs,
-// and for the agent to say that the disk is full.
-const minFree = 32 << 20
+// minFree is what installing leaves free on a disk: room for the journal, status
+// and audit log, so that the agent can say that the disk is full.
+const minFree = 4 << 20
 
 // executable is how the agent runs itself as a child: the running binary, even
 // after another one took its place on disk.
