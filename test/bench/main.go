@@ -31,6 +31,8 @@ type suite struct {
 func suites() []suite {
 	return []suite{
 		{"poll", pollSuite},
+		{"idle", idleSuite},
+		{"plan", planSuite},
 	}
 }
 
