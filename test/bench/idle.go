@@ -37,7 +37,7 @@ func idleSuite(ctx context.Context, env environment, table *Table) (err error) {
 		return err
 	}
 	// The first pass is over; let the first poll without news go by too.
-	if err := sleep(ctx, 5*time.Second); err != nil {
+	if err := sleep(ctx, 40*time.Second); err != nil {
 		return err
 	}
 	before, beforeLoop, err := both(agent, loop)
