@@ -64,8 +64,8 @@ generate: ## Make JSON Schemas and command references anew
 
 .PHONY: generated
 generated: generate
-	@git diff --exit-code -- schema docs fleet-repo-template || \
-	{ echo "generated files are not up to date: commit what \`make generate\` made"; exit 1; }
+	@out="$$(git status --porcelain -- schema docs fleet-repo-template)"; if [ -n "$$out" ]; then git diff -- schema docs fleet-repo-template; \
+	echo "$$out"; echo "generated files are not up to date: commit what \`make generate\` made"; exit 1; fi
 
 .PHONY: deps
 deps: ## Install from Debian what tests and demo need; say what is missing where that is not allowed

@@ -56,6 +56,8 @@ state. It repairs drift, rolls back what fails, and reports what it does.
 ` + exitcode.Help,
 		SilenceUsage: true, SilenceErrors: true,
 		Version: buildinfo.Version(),
+		Args:    unknownCommand,
+		RunE:    func(c *cobra.Command, _ []string) error { return c.Help() },
 	}
 	root.SetIn(o.stdin)
 	root.SetOut(o.stdout)
@@ -74,6 +76,18 @@ state. It repairs drift, rolls back what fails, and reports what it does.
 		root.AddCommand(c)
 	}
 	return root
+}
+
+// unknownCommand is a usage error that suggests what was meant.
+func unknownCommand(c *cobra.Command, args []string) error {
+	if len(args) == 0 {
+		return nil
+	}
+	err := fmt.Errorf("unknown command %q (see `%s --help`)", args[0], c.CommandPath())
+	if known := c.SuggestionsFor(args[0]); len(known) > 0 {
+		err = fmt.Errorf("unknown command %q; did you mean %s?", args[0], known[0])
+	}
+	return exitcode.UsageError(err)
 }
 
 // usageArgs makes wrong arguments a usage error, exit code 2.
