@@ -57,7 +57,9 @@ state. It repairs drift, rolls back what fails, and reports what it does.
 		SilenceUsage: true, SilenceErrors: true,
 		Version: buildinfo.Version(),
 		Args:    unknownCommand,
-		RunE:    func(c *cobra.Command, _ []string) error { return c.Help() },
+
+		SuggestionsMinimumDistance: 2,
+		RunE:                       func(c *cobra.Command, _ []string) error { return c.Help() },
 	}
 	root.SetIn(o.stdin)
 	root.SetOut(o.stdout)
