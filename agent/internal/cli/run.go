@@ -8,6 +8,7 @@ import (
 	"net/http"
 	"os"
 	"os/signal"
+	"runtime"
 	"syscall"
 	"time"
 
@@ -32,6 +33,10 @@ a terminal.
 }
 
 func runRun(ctx context.Context, o *options) error {
+	// One goroutine works at a time, and what is heavy runs in children, which
+	// use every processor. With one here, a poll wakes fewer threads: two thirds
+	// of the CPU time at rest.
+	runtime.GOMAXPROCS(1)
 	cfg, err := o.load()
 	if err != nil {
 		return err
