@@ -1,7 +1,6 @@
 package integration_test
 
 import (
-	"crypto/rand"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -12,12 +11,12 @@ import (
 	v1 "github.com/gpuaas/node-agent/schema/v1"
 )
 
-// smallDisk mounts a file system of a few megabytes on a folder of the node.
-// Only root can; others get a folder that can't be written in its place.
-func smallDisk(w *world, dir, size string) {
+// smallDisk mounts a file system of its own on a folder of the node, which only
+// root can. It has room for what the agent leaves free besides.
+func smallDisk(w *world, dir string) {
 	w.t.Helper()
 	w.must(os.MkdirAll(dir, 0o755))
-	w.must(syscall.Mount("tmpfs", dir, "tmpfs", 0, "mode=755,size="+size))
+	w.must(syscall.Mount("tmpfs", dir, "tmpfs", 0, "mode=755,size=96m"))
 	w.t.Cleanup(func() {
 		// The namespace of a manager that just ended may hold it for a moment.
 		if err := syscall.Unmount(dir, syscall.MNT_DETACH); err != nil {
@@ -34,18 +33,16 @@ func TestDiskFull(t *testing.T) {
 		t.Log("not root, so no file system can be mounted; TestUnwritableFolders has what is possible")
 		return
 	}
-	w := newWorld(t, options{prepare: func(w *world) { smallDisk(w, w.node.packages, "24m") }})
+	w := newWorld(t, options{prepare: func(w *world) { smallDisk(w, w.node.packages) }})
 	w.startAgent()
 	w.install()
 	w.deliver("run the story")
+	fill := filepath.Join(w.node.packages, "fill")
+	fillUp(t, fill)
 	before, list := w.runs(service), w.list()
 
-	noise := make([]byte, 30<<20)
-	if _, err := rand.Read(noise); err != nil {
-		t.Fatal(err)
-	}
-	w.push(w.packageFolder("story", "2", map[string]string{"noise": string(noise)}))
-	w.merge("a big version")
+	w.push(w.packageFolder("story", "2", nil))
+	w.merge("another version")
 	w.hangup()
 	c := w.conditionIs(v1.Staged, v1.False, v1.ReasonNoSpace)
 	t.Log(c.Message)
@@ -55,7 +52,7 @@ func TestDiskFull(t *testing.T) {
 	if u := w.runs(service); u["InvocationID"] != before["InvocationID"] {
 		t.Error("the service was restarted")
 	}
-	w.must(syscall.Mount("tmpfs", w.node.packages, "tmpfs", syscall.MS_REMOUNT, "mode=755,size=200m"))
+	w.must(os.Remove(fill))
 	w.converged()
 	if a := w.answers("one"); a.Version != "2" {
 		t.Errorf("answer: %+v", a)
@@ -71,7 +68,7 @@ func TestStateDiskFull(t *testing.T) {
 		t.Log("not root, so no file system can be mounted; TestUnwritableFolders has what is possible")
 		return
 	}
-	w := newWorld(t, options{prepare: func(w *world) { smallDisk(w, w.node.state, "8m") }})
+	w := newWorld(t, options{prepare: func(w *world) { smallDisk(w, w.node.state) }})
 	w.startAgent()
 	w.install()
 	w.write(profile, "apiVersion: fleet.gpuaas.dev/v1\nkind: Profile\nname: story\ntasks: []\n")
