@@ -40,7 +40,7 @@ func TestDriftIsRepairedFromEvents(t *testing.T) {
 			}
 		}
 		if target, err := os.Readlink(current); err != nil || target != version {
-			return fmt.Errorf("current -> %s: %w", target, err)
+			return errors.Join(err, fmt.Errorf("current -> %s", target))
 		}
 		u := w.unit(service)
 		if u["ActiveState"] != "active" || u["UnitFileState"] != "enabled" || u["LoadState"] != "loaded" || u["NeedDaemonReload"] != "no" {
