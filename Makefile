@@ -29,9 +29,11 @@ help: ## Show this list
 build: ## Build both binaries into bin/
 	CGO_ENABLED=0 go build $(GOFLAGS_BUILD) -o bin/ ./agent/cmd/gpuaas-node-agent ./signer/cmd/gpuaas-signer
 
+# Not `go run`: it ends at SIGTERM without passing that on, and leaves what it runs behind.
 .PHONY: demo
 demo: build deps servers ## Play the main story; KEEP=1 leaves everything running
-	go run ./test/demo $(if $(KEEP),-keep)
+	go build -o $(CACHE)/demo ./test/demo
+	$(CACHE)/demo $(if $(KEEP),-keep)
 
 .PHONY: test
 test: deps servers ## Run every test
@@ -46,7 +48,8 @@ check: format lint generated test-race ## Everything that CI runs, but for the d
 
 .PHONY: bench
 bench: build deps servers ## Measure the numbers of the design beside their peers
-	go run ./test/bench $(BENCH)
+	go build -o $(CACHE)/bench ./test/bench
+	$(CACHE)/bench $(BENCH)
 
 .PHONY: format
 format: ## Fail where gofmt would change a file

@@ -21,7 +21,13 @@ import (
 func main() {
 	keep := flag.Bool("keep", false, "leave everything running at the end, until Ctrl-C")
 	flag.Parse()
-	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGINT, syscall.SIGTERM)
+	// Whoever pipes the output into head, or closes the terminal, wants nothing left behind either.
+	signal.Ignore(syscall.SIGPIPE)
+	ends := []os.Signal{syscall.SIGINT, syscall.SIGTERM}
+	if !signal.Ignored(syscall.SIGHUP) { // it is under nohup
+		ends = append(ends, syscall.SIGHUP)
+	}
+	ctx, stop := signal.NotifyContext(context.Background(), ends...)
 	defer stop()
 	if err := run(ctx, *keep); err != nil {
 		fmt.Fprintln(os.Stderr, "\ndemo: FAILED:", err)

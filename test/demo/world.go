@@ -10,6 +10,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"strings"
+	"syscall"
 	"time"
 
 	"github.com/gpuaas/node-agent/test/harness"
@@ -110,6 +111,10 @@ func (w *world) startManager(ctx context.Context) error {
 		// The manager reads this folder too, and it is gone at the next logout.
 		w.units = filepath.Join(m.RuntimeDir, "systemd", "user")
 		w.out.say("systemd: your own user manager")
+		if err := w.unitsAreFree(); err != nil {
+			w.manager = nil // nothing in it is the demo's, so there is nothing to stop
+			return err
+		}
 		return os.MkdirAll(w.units, 0o755)
 	}
 	// A short path: that of a socket has at most 107 characters.
@@ -125,6 +130,22 @@ func (w *world) startManager(ctx context.Context) error {
 	w.manager, w.units = m, m.UnitDir()
 	w.out.say("systemd: a private user manager, pid %d; systemctl --user reaches it with XDG_RUNTIME_DIR=%s", m.PID, m.RuntimeDir)
 	return os.MkdirAll(w.units, 0o755)
+}
+
+// unitsAreFree makes sure that the user has no units of the names that the demo
+// uses, starts and at its end removes.
+func (w *world) unitsAreFree() error {
+	for _, unit := range []string{agentUnit, exporterUnit} {
+		state, err := w.manager.Systemctl("show", "--property=LoadState", "--value", unit)
+		if err != nil {
+			return err
+		}
+		if state != "not-found" {
+			return fmt.Errorf("your systemd user manager has a %s already (%s), which the demo would take over: stop it and move its unit file away, then run systemctl --user daemon-reload",
+				unit, state)
+		}
+	}
+	return nil
 }
 
 func freePort() (int, error) {
@@ -186,6 +207,10 @@ func (w *world) try(ctx context.Context, dir string, name string, args ...string
 	}
 	cmd.Dir = dir
 	cmd.Env = append(append(os.Environ(), w.manager.Env()...), gitIdentity...)
+	// An interrupted command ends with all that it started.
+	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
+	cmd.Cancel = func() error { return syscall.Kill(-cmd.Process.Pid, syscall.SIGTERM) }
+	cmd.WaitDelay = 10 * time.Second
 	var out bytes.Buffer
 	cmd.Stdout, cmd.Stderr = &out, &out
 	err := cmd.Run()
