@@ -40,20 +40,23 @@ func TestKilledAgainAndAgain(t *testing.T) {
 		w.merge("value " + value)
 		// First at any time while it polls, verifies and stages, then in the middle
 		// of the steps, one to six steps after the kill before.
-		before := w.steps()
+		before, committed := w.recorded("step"), w.recorded("committed")
 		for range 3 {
 			end := time.Now().Add(rand.N(500 * time.Millisecond))
 			w.liveAndDie(func() bool { return time.Now().After(end) })
 			kills++
 		}
-		t.Logf("value %s: %d steps", value, w.steps()-before)
+		t.Logf("value %s: %d steps", value, w.recorded("step")-before)
 		for range 4 {
-			target := w.steps() + 1 + rand.IntN(6)
-			end := time.Now().Add(2 * time.Second) // there may be no more steps to take
-			w.liveAndDie(func() bool { return w.steps() >= target || time.Now().After(end) })
+			target := w.recorded("step") + 1 + rand.IntN(6)
+			end := time.Now().Add(15 * time.Second)
+			w.liveAndDie(func() bool {
+				// Once it committed there are no more steps to take.
+				return w.recorded("step") >= target || w.recorded("committed") > committed || time.Now().After(end)
+			})
 			kills++
 		}
-		t.Logf("value %s: %d steps", value, w.steps()-before)
+		t.Logf("value %s: %d steps", value, w.recorded("step")-before)
 		if r := w.agent("once"); r.code != 0 {
 			t.Fatalf("once after kills exits %d:\n%s", r.code, r.stderr)
 		}
@@ -94,14 +97,13 @@ func TestKilledAgainAndAgain(t *testing.T) {
 	w.exits(0)
 }
 
-// steps counts the steps that the agent took so far; a kill may have cut the
-// last line off.
-func (w *world) steps() int {
+// recorded counts the records of an event; a kill may have cut the last line off.
+func (w *world) recorded(event string) int {
 	data, err := os.ReadFile(filepath.Join(w.node.state, "audit", "audit.jsonl"))
 	if !errors.Is(err, fs.ErrNotExist) {
 		w.must(err)
 	}
-	return strings.Count(string(data), `"event":"step"`)
+	return strings.Count(string(data), `"event":"`+event+`"`)
 }
 
 // liveAndDie runs the agent and kills it when it is due, with no chance to tidy up.
