@@ -71,15 +71,25 @@ func passphraseFile(path string) ([]byte, error) {
 
 // askPassphrase asks on the terminal, or fails where there is none.
 func (o *options) askPassphrase(prompt string) ([]byte, error) {
+	return o.ask(prompt, "a passphrase", "give --passphrase-file")
+}
+
+// askPIN asks for the PIN of a token.
+func (o *options) askPIN(prompt string) ([]byte, error) {
+	return o.ask(prompt, "a PIN", "name a file with it in the key's URI, as pin-source=file:/path")
+}
+
+// ask asks for a secret on the terminal. Where there is none it says what else helps.
+func (o *options) ask(prompt, what, instead string) ([]byte, error) {
 	f, ok := o.stdin.(*os.File)
 	if !ok || !term.IsTerminal(int(f.Fd())) {
-		return nil, exitcode.UsageError(errors.New("a passphrase is needed and there is no terminal to ask on; give --passphrase-file"))
+		return nil, exitcode.UsageError(fmt.Errorf("%s is needed and there is no terminal to ask on; %s", what, instead))
 	}
 	fmt.Fprint(o.stderr, prompt)
 	data, err := term.ReadPassword(int(f.Fd()))
 	fmt.Fprintln(o.stderr)
 	if err != nil {
-		return nil, fmt.Errorf("cannot read the passphrase: %w", err)
+		return nil, fmt.Errorf("cannot read %s: %w", what, err)
 	}
 	return data, nil
 }

@@ -294,9 +294,11 @@ func (o *options) author() publish.Author {
 	}
 }
 
-// keySet is a folder of keys whose passphrase comes from a file or a terminal.
+// keySet is a folder of keys. Passphrases come from a file or a terminal; PINs are asked for.
 func (o *options) keySet(dir, file string) (keys.Set, error) {
-	set := keys.Set{Dir: o.path(dir)}
+	set := keys.Set{Dir: o.path(dir), Env: o.env, PIN: func(uri string) ([]byte, error) {
+		return o.askPIN(fmt.Sprintf("PIN of %s: ", uri))
+	}}
 	if file != "" {
 		passphrase, err := passphraseFile(o.path(file))
 		if err != nil {

@@ -61,17 +61,9 @@ func runInspect(ctx context.Context, o *options, opts inspectOptions) error {
 	if err != nil {
 		return err
 	}
-	var commit string
-	if opts.remote != "" {
-		commit, err = git.Fetch(ctx, opts.remote, branch)
-	} else {
-		commit, err = published(git, branch)
-	}
+	commit, err := signedCommit(ctx, git, branch, opts.remote)
 	if err != nil {
 		return err
-	}
-	if commit == "" {
-		return fmt.Errorf("there is no branch %s: gpuaas-signer init makes it, sign and publish bring it to a remote", branch)
 	}
 	tree, err := git.Tree(commit)
 	if err != nil {
@@ -92,6 +84,19 @@ func runInspect(ctx context.Context, o *options, opts inspectOptions) error {
 		return verifyError("nodes would refuse this state", verr)
 	}
 	return nil
+}
+
+// signedCommit is the newest state of the signed branch that is here or, with a remote, there.
+func signedCommit(ctx context.Context, git *publish.Repository, branch, remote string) (commit string, err error) {
+	if remote != "" {
+		commit, err = git.Fetch(ctx, remote, branch)
+	} else {
+		commit, err = published(git, branch)
+	}
+	if err == nil && commit == "" {
+		err = fmt.Errorf("there is no branch %s: gpuaas-signer init makes it, sign and publish bring it to a remote", branch)
+	}
+	return commit, err
 }
 
 func (i inspection) table(now time.Time) func(io.Writer) error {

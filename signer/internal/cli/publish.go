@@ -81,18 +81,24 @@ func runPublish(ctx context.Context, o *options, remote string) error {
 	return err
 }
 
-// signedBranch reads the branch's name from fleet.yaml alone: publishing what is
-// signed doesn't need the rest of the fleet repo to be right.
+// signedBranch reads the branch's name.
 func signedBranch(dir string) (string, error) {
+	f, err := fleetFile(dir)
+	return f.Signed.Branch, err
+}
+
+// fleetFile reads fleet.yaml alone: what works on the signed branch only doesn't need
+// the rest of the fleet repo to be right.
+func fleetFile(dir string) (v1.Fleet, error) {
 	data, err := readLimited(dir+"/"+fleet.File, 1<<20)
 	if err != nil {
-		return "", fmt.Errorf("cannot read the fleet repo: %w", err)
+		return v1.Fleet{}, fmt.Errorf("cannot read the fleet repo: %w", err)
 	}
 	f, err := v1.DecodeFleet(fleet.File, data)
 	if err != nil {
-		return "", err
+		return v1.Fleet{}, err
 	}
-	return f.WithDefaults().Signed.Branch, nil
+	return f.WithDefaults(), nil
 }
 
 // verifyBranch verifies a commit of the signed branch: every file of it and,

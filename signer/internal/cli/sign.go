@@ -40,7 +40,7 @@ when it needs to be, so that it doesn't expire.`,
 		RunE: func(c *cobra.Command, _ []string) error { return runSign(c.Context(), o, so) },
 	}
 	f := c.Flags()
-	f.StringVar(&so.keys, "keys", "", "folder with the private keys")
+	f.StringVar(&so.keys, "keys", "", "folder with the private keys, or with a keys.yaml that says where they are")
 	f.StringVar(&so.passphraseFile, "passphrase-file", "", "file with the passphrase of the keys (default: ask where needed)")
 	f.BoolVar(&so.offline, "offline", false, "build on the local signed branch without asking the remote")
 	f.BoolVar(&so.refresh, "refresh", false, "sign metadata again even if it is still good for long")
@@ -57,7 +57,7 @@ func runSign(ctx context.Context, o *options, so signOptions) error {
 	if err := s.prepare(ctx); err != nil {
 		return err
 	}
-	files, removed, err := s.sign()
+	files, removed, err := s.sign(ctx)
 	if err != nil {
 		return err
 	}
@@ -139,12 +139,12 @@ func (s *signing) findSource() (v1.ManifestSource, error) {
 }
 
 // sign returns the files that the new state changes.
-func (s *signing) sign() (files sign.Files, removed []string, err error) {
+func (s *signing) sign(ctx context.Context) (files sign.Files, removed []string, err error) {
 	base, err := sign.Open(s.root, s.tree)
 	if err != nil {
 		return nil, nil, fmt.Errorf("cannot build on %s: %w", short(s.base), err)
 	}
-	added, base, err := s.addTeams(base)
+	added, base, err := s.addTeams(ctx, base)
 	if err != nil {
 		return nil, nil, err
 	}
@@ -153,15 +153,16 @@ func (s *signing) sign() (files sign.Files, removed []string, err error) {
 	}
 	switch {
 	case len(s.changes) > 0 || len(s.removals) > 0:
-		signers, err := s.signers(s.teamsConcerned()...)
+		signers, err := s.signers(ctx, s.teamsConcerned()...)
 		if err != nil {
 			return nil, nil, err
 		}
+		defer closeKeys(signers)
 		if files, removed, err = sign.Update(base, s.changes, s.removals, signers, s.now, s.repo.fleet.Expiries); err != nil {
 			return nil, nil, fmt.Errorf("cannot sign: %w", err)
 		}
 	case len(added) == 0:
-		return s.refreshed(base)
+		return s.refreshed(ctx, base)
 	}
 	for path, data := range added {
 		if _, ok := files[path]; !ok {
@@ -215,26 +216,23 @@ func (s *signing) teamsConcerned() []string {
 	return slices.Sorted(maps.Keys(teams))
 }
 
-// signers loads the online keys and those of the teams.
-func (s *signing) signers(teams ...string) (keys.Signers, error) {
-	return s.set.Load(append(slices.Clone(teams), "snapshot", "timestamp")...)
+// signers opens the online keys and those of the teams.
+func (s *signing) signers(ctx context.Context, teams ...string) (keys.Signers, error) {
+	return s.set.Open(ctx, append(slices.Clone(teams), "snapshot", "timestamp")...)
 }
 
+// closeKeys gives back keys that have signed; nothing is lost when that fails.
+func closeKeys(signers keys.Signers) { _ = signers.Close() }
+
 // addTeams delegates to teams that are new in fleet.yaml.
-func (s *signing) addTeams(base *sign.Base) (added sign.Files, next *sign.Base, err error) {
+func (s *signing) addTeams(ctx context.Context, base *sign.Base) (added sign.Files, next *sign.Base, err error) {
 	known := base.Teams()
 	added = sign.Files{}
 	for _, t := range s.repo.fleet.Teams {
 		if slices.Contains(known, t.Name) {
 			continue
 		}
-		signers, err := s.set.Load("targets", t.Name, "snapshot", "timestamp")
-		if err != nil {
-			return nil, nil, fmt.Errorf("cannot let the new team %s sign: %w (its key is an Ed25519 key in an OpenSSH file)", t.Name, err)
-		}
-		authority := sign.AuthorityOf(signers[t.Name])
-		authority.Threshold = t.Threshold
-		files, err := sign.AddTeam(base, sign.Team{Name: t.Name, Authority: authority}, signers, s.now, s.repo.fleet.Expiries)
+		files, err := s.addTeam(ctx, base, t)
 		if err != nil {
 			return nil, nil, fmt.Errorf("cannot let the new team %s sign: %w", t.Name, err)
 		}
@@ -246,8 +244,26 @@ func (s *signing) addTeams(base *sign.Base) (added sign.Files, next *sign.Base, 
 	return added, base, nil
 }
 
+// addTeam gives the team all keys that the set lists for it, other people's too.
+func (s *signing) addTeam(ctx context.Context, base *sign.Base, t v1.Team) (sign.Files, error) {
+	public, err := s.set.Public(ctx, t.Name)
+	if err != nil {
+		return nil, err
+	}
+	signers, err := s.signers(ctx, "targets", t.Name)
+	if err != nil {
+		return nil, err
+	}
+	defer closeKeys(signers)
+	authority := sign.Authority{Threshold: t.Threshold}
+	for _, key := range public {
+		authority.Keys = append(authority.Keys, key)
+	}
+	return sign.AddTeam(base, sign.Team{Name: t.Name, Authority: authority}, signers, s.now, s.repo.fleet.Expiries)
+}
+
 // refreshed signs metadata again that would expire.
-func (s *signing) refreshed(base *sign.Base) (sign.Files, []string, error) {
+func (s *signing) refreshed(ctx context.Context, base *sign.Base) (sign.Files, []string, error) {
 	if !s.opts.refresh {
 		due, err := s.due()
 		if err != nil || !due {
@@ -264,10 +280,11 @@ func (s *signing) refreshed(base *sign.Base) (sign.Files, []string, error) {
 			teams = append(teams, t)
 		}
 	}
-	signers, err := s.signers(teams...)
+	signers, err := s.signers(ctx, teams...)
 	if err != nil {
 		return nil, nil, err
 	}
+	defer closeKeys(signers)
 	files, overdue, err := sign.Refresh(base, signers, s.now, s.repo.fleet.Expiries)
 	if err != nil {
 		return nil, nil, fmt.Errorf("cannot sign: %w", err)
@@ -278,34 +295,22 @@ func (s *signing) refreshed(base *sign.Base) (sign.Files, []string, error) {
 	return files, nil, nil
 }
 
-// due reports whether the timestamp has less than half of its life left, or another
-// role less than a third, which is what Refresh looks at.
+// due reports whether a role that online keys sign is past half of its life.
 func (s *signing) due() (bool, error) {
 	in, err := sign.Inspect(s.tree)
 	if err != nil {
 		return false, err
 	}
-	life := s.repo.fleet.Expiries
 	for _, role := range in.Roles {
-		left := role.Expires.Sub(s.now)
-		switch role.Name {
-		case "timestamp":
-			if left < time.Duration(life.Timestamp)/2 {
-				return true, nil
-			}
-		case "root", "targets": // offline keys
-		case "snapshot":
-			if left < time.Duration(life.Snapshot)/3 {
-				return true, nil
-			}
-		default:
-			if left < time.Duration(life.Team)/3 {
-				return true, nil
-			}
+		if !offline(role.Name) && sign.Due(role.Name, role.Expires, s.now, s.repo.fleet.Expiries) {
+			return true, nil
 		}
 	}
 	return false, nil
 }
+
+// offline are the roles whose keys are in a safe.
+func offline(role string) bool { return role == "root" || role == "targets" }
 
 // commit verifies the new state as nodes would, and commits it.
 func (s *signing) commit(files sign.Files, removed []string) error {

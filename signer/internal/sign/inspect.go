@@ -30,9 +30,10 @@ type RoleInfo struct {
 	SignedBy []string `json:"signedBy" yaml:"signedBy"`
 	// Signs says what the role is for.
 	Signs string `json:"signs" yaml:"signs"`
-	// Manifests and Bins are counts of a team.
-	Manifests int `json:"manifests,omitempty" yaml:"manifests,omitempty"`
-	Bins      int `json:"bins,omitempty" yaml:"bins,omitempty"`
+	// Team tells that targets delegates to the role. Manifests and Bins are counts of it.
+	Team      bool `json:"team,omitempty" yaml:"team,omitempty"`
+	Manifests int  `json:"manifests,omitempty" yaml:"manifests,omitempty"`
+	Bins      int  `json:"bins,omitempty" yaml:"bins,omitempty"`
 }
 
 // Inspect describes what the files say. It verifies nothing: trust.VerifyAll does.
@@ -85,7 +86,7 @@ func inspectTeam(files trust.Files, d metadata.DelegatedRole) (RoleInfo, error) 
 		return RoleInfo{}, err
 	}
 	info := RoleInfo{
-		Name: d.Name, Version: m.Signed.Version, Expires: m.Signed.Expires, KeyIDs: d.KeyIDs, Threshold: d.Threshold,
+		Name: d.Name, Team: true, Version: m.Signed.Version, Expires: m.Signed.Expires, KeyIDs: d.KeyIDs, Threshold: d.Threshold,
 		SignedBy: signedBy(m.Signatures), Signs: "manifests at " + strings.Join(d.Paths, ", "), Manifests: len(m.Signed.Targets),
 	}
 	bins, err := binsOf(&m.Signed)

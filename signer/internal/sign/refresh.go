@@ -9,7 +9,7 @@ import (
 	"github.com/gpuaas/node-agent/signer/internal/keys"
 )
 
-// Refresh signs again what has less than a third of its life left, and whose keys
+// Refresh signs again what is past half of its life, and whose keys
 // are at hand: team roles, bins, snapshot. The timestamp is always signed again. It
 // changes no manifest. Roles that are due but whose keys aren't at hand are returned, sorted as
 // they are delegated.
@@ -44,8 +44,14 @@ func Refresh(base *Base, signers keys.Signers, now time.Time, expiries v1.Expiri
 	return u.out, overdue, sealTimestamp(u.pen, base.root(), next, u.out)
 }
 
+// Due tells whether metadata of a role that expires then is past half of its life, so that it
+// should be signed again.
+func Due(role string, expires, now time.Time, expiries v1.Expiries) bool {
+	return newPen(nil, now, expiries).due(role, expires)
+}
+
 func (p pen) due(role string, expires time.Time) bool {
-	return expires.Sub(p.now) < p.life(role)/3
+	return expires.Sub(p.now) < p.life(role)/2
 }
 
 // refreshTeam signs a team's due roles again, or tells that it can't.
