@@ -21,7 +21,8 @@ import (
 func main() {
 	keep := flag.Bool("keep", false, "leave everything running at the end, until Ctrl-C")
 	flag.Parse()
-	// Whoever pipes the output into head, or closes the terminal, wants nothing left behind either.
+	// Whoever pipes the output into head, or closes the terminal, wants nothing
+	// left behind either. A broken pipe is noticed by the printer.
 	signal.Ignore(syscall.SIGPIPE)
 	ends := []os.Signal{syscall.SIGINT, syscall.SIGTERM}
 	if !signal.Ignored(syscall.SIGHUP) { // it is under nohup
@@ -36,7 +37,9 @@ func main() {
 }
 
 func run(ctx context.Context, keep bool) (err error) {
-	out := newPrinter(os.Stdout)
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	out := newPrinter(os.Stdout, cancel)
 	w, err := newWorld(ctx, out)
 	defer func() {
 		if w == nil {

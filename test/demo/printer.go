@@ -19,8 +19,24 @@ type printer struct {
 	checks int
 }
 
-func newPrinter(f *os.File) *printer {
-	return &printer{w: f, start: time.Now(), colour: term.IsTerminal(int(f.Fd())) && os.Getenv("NO_COLOR") == ""}
+// newPrinter returns a printer to f, which calls gone when nobody reads f any more.
+func newPrinter(f *os.File, gone func()) *printer {
+	return &printer{w: watched{f, gone}, start: time.Now(), colour: term.IsTerminal(int(f.Fd())) && os.Getenv("NO_COLOR") == ""}
+}
+
+// watched is a writer that tells when writing fails.
+type watched struct {
+	io.Writer
+	gone func()
+}
+
+// Write implements io.Writer.
+func (w watched) Write(data []byte) (int, error) {
+	n, err := w.Writer.Write(data)
+	if err != nil {
+		w.gone()
+	}
+	return n, err
 }
 
 func (p *printer) paint(code, s string) string {
