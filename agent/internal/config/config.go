@@ -115,18 +115,19 @@ type Overrides struct {
 }
 
 // Load reads the configuration of the scope. file is config.yaml's path, or ""
-// for the scope's default place. env is os.Getenv or a stand-in. All errors are
+// for the scope's default place, where it may be missing. env is os.Getenv or a stand-in. All errors are
 // reported at once, those in files with file:line:column.
 func Load(scope Scope, file string, env func(string) string, over Overrides) (Config, error) {
 	dirs, err := scope.dirs(env)
 	if err != nil {
 		return Config{}, err
 	}
-	if file == "" {
+	named := file != ""
+	if !named {
 		file = filepath.Join(dirs.Config, "config.yaml")
 	}
 	cfg := Config{Scope: scope}
-	if err := cfg.readFiles(file); err != nil {
+	if err := cfg.readFiles(file, named); err != nil {
 		return Config{}, err
 	}
 	cfg.override(env, over)
@@ -138,7 +139,8 @@ func Load(scope Scope, file string, env func(string) string, over Overrides) (Co
 	return cfg, err
 }
 
-func (c *Config) readFiles(file string) error {
+// readFiles reads config.yaml, which must be there if somebody named it, and its drop-ins.
+func (c *Config) readFiles(file string, named bool) error {
 	dropIns, err := filepath.Glob(filepath.Join(filepath.Dir(file), "config.d", "*.yaml"))
 	if err != nil {
 		return fmt.Errorf("cannot list drop-ins: %w", err)
@@ -146,7 +148,7 @@ func (c *Config) readFiles(file string) error {
 	slices.Sort(dropIns)
 	for i, name := range append([]string{file}, dropIns...) {
 		data, err := readCapped(name)
-		if i == 0 && errors.Is(err, fs.ErrNotExist) {
+		if i == 0 && !named && errors.Is(err, fs.ErrNotExist) {
 			continue // flags and environment may say everything
 		}
 		if err != nil {

@@ -112,6 +112,15 @@ func TestBadConfigurationSaysWhereAndWhatIsAllowed(t *testing.T) {
 	}
 }
 
+func TestANamedFileMustBeThere(t *testing.T) {
+	missing := filepath.Join(t.TempDir(), "config.yaml")
+	over := config.Overrides{Node: "gpu-001", SourceURL: "/r"}
+	_, err := config.Load(config.System, missing, env(nil), over)
+	if err == nil || !strings.Contains(err.Error(), missing) {
+		t.Errorf("a missing file that was named: got %v", err)
+	}
+}
+
 func TestGuardFileNarrows(t *testing.T) {
 	file := write(t, map[string]string{
 		"config.yaml": head + "node: a\nsource: {url: /r}\n",
