@@ -14,24 +14,33 @@ import (
 // say what to do.
 func TestRefusedChangesLeaveTheNodeAlone(t *testing.T) {
 	t.Parallel()
-	w := newWorld(t, options{})
-	w.startAgent()
-	w.install()
-	w.deliver("run the story")
-	running := w.runs(service)
-	list, units := w.list(), w.unitList()
-	outside := filepath.Join(w.dir, "outside.conf")
+	for half, name := range []string{"some", "others"} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			w := newWorld(t, options{})
+			changes := w.refusedChanges()
+			middle := len(changes) / 2
+			w.refuse([][]refusedChange{changes[:middle], changes[middle:]}[half])
+		})
+	}
+}
 
+// refusedChange is a task that is added to the usual profile.
+type refusedChange struct {
+	name, task string
+	reason     v1.Reason
+	words      []string
+}
+
+func (w *world) outside() string { return filepath.Join(w.dir, "outside.conf") }
+
+func (w *world) refusedChanges() []refusedChange {
 	unit := func(name, content string) string {
 		return "  - id: other-unit\n    type: runtime.install_service_unit\n    with:\n      unit: " + name + "\n      content: |\n        " +
 			strings.ReplaceAll(strings.TrimSpace(content), "\n", "\n        ") + "\n"
 	}
 	binary := "${packages.story.path}/bin/service"
-	for _, change := range []struct {
-		name, task string
-		reason     v1.Reason
-		words      []string
-	}{
+	return []refusedChange{
 		{"a unit that systemd can't load", unit("gpuaas-other.service", "[Service]\nType=oneshot\nRestart=always\nExecStart="+binary),
 			v1.ReasonUnitInvalid, []string{"gpuaas-other.service", "Restart="}},
 		{"a unit without a program", unit("gpuaas-other.service", "[Unit]\nDescription=Nothing"), v1.ReasonUnitInvalid, []string{"gpuaas-other.service"}},
@@ -40,8 +49,8 @@ func TestRefusedChangesLeaveTheNodeAlone(t *testing.T) {
 		{"a foreign unit name", unit("ssh.service", "[Service]\nExecStart="+binary), v1.ReasonGuard, []string{"ssh.service", "protected"}},
 		{"a unit of another name", unit("web.service", "[Service]\nExecStart="+binary), v1.ReasonGuard, []string{"web.service", "gpuaas-*"}},
 		{"the agent's own unit", unit(agentUnit, "[Service]\nExecStart="+binary), v1.ReasonGuard, []string{agentUnit}},
-		{"a file outside of the roots", "  - id: outside\n    type: runtime.write_config_file\n    with: {path: " + outside + ", content: x}\n",
-			v1.ReasonGuard, []string{outside, w.node.etc}},
+		{"a file outside of the roots", "  - id: outside\n    type: runtime.write_config_file\n    with: {path: " + w.outside() + ", content: x}\n",
+			v1.ReasonGuard, []string{w.outside(), w.node.etc}},
 		{"a file among the agent's own", "  - id: own\n    type: runtime.write_config_file\n    with: {path: " + w.configFile() + ", content: x}\n",
 			v1.ReasonGuard, []string{w.configFile()}},
 		{"a foreign service stopped", "  - id: stop\n    type: runtime.service_control\n    with: {unit: dbus.service, state: stopped}\n",
@@ -50,17 +59,28 @@ func TestRefusedChangesLeaveTheNodeAlone(t *testing.T) {
 			v1.ReasonConflict, []string{"there is no unit gpuaas-none.service"}},
 		{"a file below a file", "  - id: below\n    type: runtime.write_config_file\n    with: {path: " + filepath.Join(w.node.etc, "story.env", "x") + ", content: x}\n",
 			"", []string{"story.env"}},
-	} {
+	}
+}
+
+func (w *world) refuse(changes []refusedChange) {
+	t := w.t
+	w.startAgent()
+	w.install()
+	w.deliver("run the story")
+	running := w.runs(service)
+	list, units := w.list(), w.unitList()
+	for _, change := range changes {
 		w.write(profile, w.storyProfile()+change.task)
 		w.merge(change.name)
 		w.hangup()
+		generation := w.publishedGeneration()
 		var message string
 		w.eventually(change.name, func() error {
 			s, err := w.peek()
 			if err != nil {
 				return err
 			}
-			if s.DesiredGeneration != w.publishedGeneration() || s.LastError == nil || s.Phase != "Held" {
+			if s.DesiredGeneration != generation || s.LastError == nil || s.Phase != "Held" {
 				return fmt.Errorf("%+v", s)
 			}
 			message = s.LastError.Message
@@ -80,7 +100,7 @@ func TestRefusedChangesLeaveTheNodeAlone(t *testing.T) {
 			t.Errorf("%s: the service was restarted", change.name)
 			running = u
 		}
-		w.missing(outside)
+		w.missing(w.outside())
 	}
 
 	w.write(profile, strings.Replace(w.storyProfile(), "VALUE: one", "VALUE: two", 1))
