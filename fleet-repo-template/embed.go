@@ -133,7 +133,7 @@ func (o Options) edits() ([]edit, error) {
 	}
 	if o.SignerVersion != "" {
 		add("GPUAAS_SIGNER_VERSION: latest", "GPUAAS_SIGNER_VERSION: "+o.SignerVersion,
-			".github/workflows/validate.yml", ".github/workflows/publish.yml", ".gitlab-ci.yml")
+			".github/workflows/validate.yml", ".github/workflows/publish.yml", ".github/workflows/refresh.yml", ".gitlab-ci.yml")
 	}
 	return edits, nil
 }

@@ -83,7 +83,7 @@ branch, from where nodes take them. It also builds and pushes packages.
 	})
 	root.PersistentFlags().StringVarP(&o.dir, "chdir", "C", ".", "run as if started in this folder; the fleet repo is it or above it")
 	for _, c := range []*cobra.Command{
-		newInit(o), newValidate(o), newRender(o), newDiff(o), newSign(o), newPublish(o), newInspect(o),
+		newInit(o), newValidate(o), newRender(o), newDiff(o), newSign(o), newRefresh(o), newPublish(o), newInspect(o),
 		newKeys(o), newPackage(o), newVersion(o), newDocs(root),
 	} {
 		root.AddCommand(c)

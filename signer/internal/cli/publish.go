@@ -53,12 +53,16 @@ func runPublish(ctx context.Context, o *options, remote string) error {
 	if err != nil {
 		return err
 	}
-	if local == "" {
-		return fmt.Errorf("there is no local branch %s to publish: run gpuaas-signer sign first", branch)
-	}
 	old, err := git.Fetch(ctx, remote, branch)
 	if err != nil {
 		return err
+	}
+	if local == "" && old == "" {
+		return fmt.Errorf("there is no local branch %s to publish: run gpuaas-signer sign first", branch)
+	}
+	if local == "" {
+		o.say("nothing was signed here: branch %s of %s is at %s", branch, remote, short(old))
+		return nil
 	}
 	if old == local {
 		o.say("published already: branch %s of %s is at %s", branch, remote, short(local))

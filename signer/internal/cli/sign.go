@@ -6,7 +6,6 @@ import (
 	"maps"
 	"slices"
 	"strings"
-	"time"
 
 	"github.com/spf13/cobra"
 
@@ -14,7 +13,6 @@ import (
 	v1 "github.com/gpuaas/node-agent/schema/v1"
 	"github.com/gpuaas/node-agent/signer/internal/fleet"
 	"github.com/gpuaas/node-agent/signer/internal/keys"
-	"github.com/gpuaas/node-agent/signer/internal/publish"
 	"github.com/gpuaas/node-agent/signer/internal/render"
 	"github.com/gpuaas/node-agent/signer/internal/sign"
 	"github.com/gpuaas/node-agent/signer/internal/worktree"
@@ -53,8 +51,8 @@ func runSign(ctx context.Context, o *options, so signOptions) error {
 	if err != nil {
 		return err
 	}
-	s := &signing{o: o, opts: so, repo: r, now: o.now().UTC().Truncate(time.Second)}
-	if err := s.prepare(ctx); err != nil {
+	s := &signing{opts: so, repo: r}
+	if err := s.prepare(ctx, o); err != nil {
 		return err
 	}
 	files, removed, err := s.sign(ctx)
@@ -65,55 +63,44 @@ func runSign(ctx context.Context, o *options, so signOptions) error {
 		o.say("nothing to sign: every manifest is as in %s, and the metadata is good for long", short(s.base))
 		return nil
 	}
-	return s.commit(files, removed)
+	commit, err := s.commit(files, removed, s.message())
+	if err != nil {
+		return err
+	}
+	o.say("signed %s, %d removed: branch %s is at %s", plural(len(s.changes), "changed manifest"), len(s.removals), s.branch, short(commit))
+	_, err = fmt.Fprintln(o.stdout, commit)
+	return err
 }
 
 // signing is one run of sign.
 type signing struct {
-	o    *options
+	*state
 	opts signOptions
 	repo *repo
-	now  time.Time
 
-	git    *publish.Repository
 	source v1.ManifestSource
-	root   []byte
-	// base is the commit that is built upon, old that of the local branch.
-	base, old string
-	tree      *publish.Tree
-	set       keys.Set
+	set    keys.Set
 
 	changes  map[string][]byte
 	removals []string
 }
 
 // prepare finds everything that must be right before a key is touched.
-func (s *signing) prepare(ctx context.Context) (err error) {
+func (s *signing) prepare(ctx context.Context, o *options) (err error) {
 	if unpinned := s.repo.notPinned(); len(unpinned) > 0 {
 		return fmt.Errorf("cannot sign: package %s is not pinned; push it with gpuaas-signer package push LAYOUT %s --pin %s",
 			unpinned[0].Name, unpinned[0].Ref, unpinned[0].File)
 	}
-	if s.git, err = publish.Open(s.repo.dir); err != nil {
+	if s.state, err = openState(o, s.repo.dir, s.repo.fleet.Fleet); err != nil {
 		return err
 	}
 	if s.source, err = s.findSource(); err != nil {
 		return err
 	}
-	if s.root, err = bootstrapRoot(s.repo.dir); err != nil {
+	if s.set, err = o.keySet(s.opts.keys, s.opts.passphraseFile); err != nil {
 		return err
 	}
-	if s.set, err = s.o.keySet(s.opts.keys, s.opts.passphraseFile); err != nil {
-		return err
-	}
-	branch := s.repo.fleet.Signed.Branch
-	if s.base, s.old, err = baseToSign(ctx, s.o, s.git, branch, s.opts.offline); err != nil {
-		return err
-	}
-	if s.base == "" {
-		return fmt.Errorf("cannot sign: there is no branch %s, here or on %s, to build on; gpuaas-signer init makes the first one", branch, defaultRemote)
-	}
-	s.tree, err = s.git.Tree(s.base)
-	return err
+	return s.begin(ctx, s.opts.offline)
 }
 
 // findSource returns what the manifests say they come from, and refuses files
@@ -140,9 +127,9 @@ func (s *signing) findSource() (v1.ManifestSource, error) {
 
 // sign returns the files that the new state changes.
 func (s *signing) sign(ctx context.Context) (files sign.Files, removed []string, err error) {
-	base, err := sign.Open(s.root, s.tree)
+	base, err := s.open()
 	if err != nil {
-		return nil, nil, fmt.Errorf("cannot build on %s: %w", short(s.base), err)
+		return nil, nil, err
 	}
 	added, base, err := s.addTeams(ctx, base)
 	if err != nil {
@@ -158,7 +145,7 @@ func (s *signing) sign(ctx context.Context) (files sign.Files, removed []string,
 			return nil, nil, err
 		}
 		defer closeKeys(signers)
-		if files, removed, err = sign.Update(base, s.changes, s.removals, signers, s.now, s.repo.fleet.Expiries); err != nil {
+		if files, removed, err = sign.Update(base, s.changes, s.removals, signers, s.now, s.expiries); err != nil {
 			return nil, nil, fmt.Errorf("cannot sign: %w", err)
 		}
 	case len(added) == 0:
@@ -221,9 +208,6 @@ func (s *signing) signers(ctx context.Context, teams ...string) (keys.Signers, e
 	return s.set.Open(ctx, append(slices.Clone(teams), "snapshot", "timestamp")...)
 }
 
-// closeKeys gives back keys that have signed; nothing is lost when that fails.
-func closeKeys(signers keys.Signers) { _ = signers.Close() }
-
 // addTeams delegates to teams that are new in fleet.yaml.
 func (s *signing) addTeams(ctx context.Context, base *sign.Base) (added sign.Files, next *sign.Base, err error) {
 	known := base.Teams()
@@ -259,7 +243,7 @@ func (s *signing) addTeam(ctx context.Context, base *sign.Base, t v1.Team) (sign
 	for _, key := range public {
 		authority.Keys = append(authority.Keys, key)
 	}
-	return sign.AddTeam(base, sign.Team{Name: t.Name, Authority: authority}, signers, s.now, s.repo.fleet.Expiries)
+	return sign.AddTeam(base, sign.Team{Name: t.Name, Authority: authority}, signers, s.now, s.expiries)
 }
 
 // refreshed signs metadata again that would expire.
@@ -285,7 +269,7 @@ func (s *signing) refreshed(ctx context.Context, base *sign.Base) (sign.Files, [
 		return nil, nil, err
 	}
 	defer closeKeys(signers)
-	files, overdue, err := sign.Refresh(base, signers, s.now, s.repo.fleet.Expiries)
+	files, overdue, err := sign.Refresh(base, signers, s.now, s.expiries)
 	if err != nil {
 		return nil, nil, fmt.Errorf("cannot sign: %w", err)
 	}
@@ -302,7 +286,7 @@ func (s *signing) due() (bool, error) {
 		return false, err
 	}
 	for _, role := range in.Roles {
-		if !offline(role.Name) && sign.Due(role.Name, role.Expires, s.now, s.repo.fleet.Expiries) {
+		if !offline(role.Name) && sign.Due(role.Name, role.Expires, s.now, s.expiries) {
 			return true, nil
 		}
 	}
@@ -311,31 +295,6 @@ func (s *signing) due() (bool, error) {
 
 // offline are the roles whose keys are in a safe.
 func offline(role string) bool { return role == "root" || role == "targets" }
-
-// commit verifies the new state as nodes would, and commits it.
-func (s *signing) commit(files sign.Files, removed []string) error {
-	gone := make(map[string]bool, len(removed))
-	for _, p := range removed {
-		gone[p] = true
-	}
-	next := overlay{base: s.tree, files: files, removed: gone}
-	if _, err := trust.VerifyAll(s.root, next, trust.AllOptions{Now: s.now, Previous: s.tree}); err != nil {
-		return fmt.Errorf("refused to commit what nodes would refuse: %w", err)
-	}
-	commit, err := s.git.Commit(publish.Change{
-		Parent: s.base, Files: files, Removed: removed, Message: s.message(), Author: s.o.author(), When: s.now,
-	})
-	if err != nil {
-		return err
-	}
-	branch := s.repo.fleet.Signed.Branch
-	if err := s.git.SetBranch(branch, commit, s.old); err != nil {
-		return err
-	}
-	s.o.say("signed %s, %d removed: branch %s is at %s", plural(len(s.changes), "changed manifest"), len(s.removals), branch, short(commit))
-	_, err = fmt.Fprintln(s.o.stdout, commit)
-	return err
-}
 
 // message is that of the commit; what counts is in the metadata.
 func (s *signing) message() string {
@@ -360,22 +319,4 @@ func (s *signing) message() string {
 		fmt.Fprintf(&b, "and %d more\n", listed-enough)
 	}
 	return b.String()
-}
-
-// overlay is a state with some files changed. It implements trust.Files.
-type overlay struct {
-	base    trust.Files
-	files   sign.Files
-	removed map[string]bool
-}
-
-// ReadFile implements trust.Files.
-func (o overlay) ReadFile(path string) ([]byte, bool) {
-	if data, ok := o.files[path]; ok {
-		return data, true
-	}
-	if o.removed[path] {
-		return nil, false
-	}
-	return o.base.ReadFile(path)
 }

@@ -67,6 +67,59 @@ func TestFreshness(t *testing.T) {
 	}
 }
 
+// TestRefresh: what is due is signed again with the keys at hand, whatever main holds.
+func TestRefresh(t *testing.T) {
+	dir := t.TempDir()
+	fleet, all, few := filepath.Join(dir, "fleet"), filepath.Join(dir, "keys"), filepath.Join(dir, "few")
+	begin := time.Date(2026, 3, 1, 12, 0, 0, 0, time.UTC)
+	day := 24 * time.Hour
+	if code, stderr := at(begin, "init", fleet, "--keys", all, "--no-passphrase"); code != 0 {
+		t.Fatal(stderr)
+	}
+	if err := os.Mkdir(few, 0o700); err != nil {
+		t.Fatal(err)
+	}
+	for _, name := range []string{"snapshot.key", "timestamp.key"} {
+		if err := os.Link(filepath.Join(all, name), filepath.Join(few, name)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for _, step := range []struct {
+		name  string
+		after time.Duration
+		keys  string
+		dry   bool
+		code  int
+		want  string
+	}{
+		{"fresh", day, few, false, 0, "nothing is due"},
+		{"fresh, dry", day, few, true, 0, ""},
+		{"the timestamp, dry", 2 * day, few, true, 5, ""},
+		{"the timestamp", 2 * day, few, false, 0, "refreshed timestamp: "},
+		{"not twice", 2 * day, few, false, 0, "nothing is due"},
+		{"a team without its key", 46 * day, few, false, 0, "warning: fleet expires 2026-05-30"},
+		{"a team without its key, alone", 46 * day, few, false, 0, "warning: fleet expires"},
+		{"an expired team can't be mended with these keys, dry", 91 * day, few, true, 4, "fleet has expired"},
+		{"an expired team can't be mended with these keys", 91 * day, few, false, 4, "refused to commit what nodes would refuse"},
+		{"but with its own", 91 * day, all, false, 0, "refreshed fleet, timestamp: "},
+		{"root and targets, with few keys", 200 * day, few, true, 4, "warning: root expires 2027-03-01"},
+		{"root and targets, with all", 200 * day, all, false, 0, "refreshed root, targets, fleet, snapshot, timestamp: "},
+		{"done", 200 * day, all, false, 0, "nothing is due"},
+	} {
+		args := []string{"-C", fleet, "refresh", "--offline", "--keys", step.keys}
+		if step.dry {
+			args = append(args, "--dry-run")
+		}
+		code, stderr := at(begin.Add(step.after), args...)
+		if code != step.code || !strings.Contains(stderr, step.want) {
+			t.Errorf("%s: exit code %d, want %d, and %q in\n%s", step.name, code, step.code, step.want, stderr)
+		}
+	}
+	if code, stderr := at(begin.Add(200*day), "-C", fleet, "inspect"); code != 0 {
+		t.Errorf("nodes would refuse it: %s", stderr)
+	}
+}
+
 // commitPinned commits a pinned package.
 func commitPinned(t *testing.T, fleet string, pin []byte) {
 	t.Helper()

@@ -65,7 +65,17 @@ func (s Set) Load(roles ...string) (Signers, error) { return s.Open(context.Back
 
 // Open opens the keys of these roles. Of a role that lists several, all that aren't
 // public keys must open, and there must be one. ctx is the signers' lifetime.
-func (s Set) Open(ctx context.Context, roles ...string) (_ Signers, err error) {
+func (s Set) Open(ctx context.Context, roles ...string) (Signers, error) {
+	return s.open(ctx, false, roles)
+}
+
+// OpenPresent is Open for roles whose keys are kept apart: files that aren't there are
+// passed over, and a role may end up without keys.
+func (s Set) OpenPresent(ctx context.Context, roles ...string) (Signers, error) {
+	return s.open(ctx, true, roles)
+}
+
+func (s Set) open(ctx context.Context, absent bool, roles []string) (_ Signers, err error) {
 	l, err := s.list()
 	if err != nil {
 		return nil, err
@@ -83,6 +93,9 @@ func (s Set) Open(ctx context.Context, roles ...string) (_ Signers, err error) {
 				continue
 			}
 			key, err := Open(ctx, uri, s.options())
+			if absent && isFile(uri) && errors.Is(err, fs.ErrNotExist) {
+				continue
+			}
 			if err != nil {
 				return nil, fmt.Errorf("role %s: %w", role, err)
 			}
@@ -91,11 +104,16 @@ func (s Set) Open(ctx context.Context, roles ...string) (_ Signers, err error) {
 				return nil, err
 			}
 		}
-		if len(out[role]) == 0 {
+		if len(out[role]) == 0 && !absent {
 			return nil, fmt.Errorf("role %s: there is no key to sign with in %s, only public keys", role, s.Dir)
 		}
 	}
 	return out, nil
+}
+
+func isFile(uri string) bool {
+	kind, _, err := parse(uri)
+	return err == nil && kind == schemeFile
 }
 
 // Public reads the public keys of a role, those that can't sign here too, in the order of

@@ -451,6 +451,12 @@ func TestRefresh(t *testing.T) {
 	if _, overdue = refresh(250*day, everyday("fleet")); !slices.Equal(overdue, []string{"root", "targets"}) {
 		t.Errorf("overdue %q", overdue)
 	}
+	changed, overdue = refresh(251*day, signers("fleet"))
+	if !slices.Equal(changed, []string{
+		"metadata/2.root.json", "metadata/root.json", "metadata/snapshot.json", "metadata/targets.json", "metadata/timestamp.json",
+	}) || overdue != nil {
+		t.Errorf("changed %q, overdue %q", changed, overdue)
+	}
 }
 
 func TestInspect(t *testing.T) {
