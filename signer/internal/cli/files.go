@@ -2,12 +2,15 @@ package cli
 
 import (
 	"bytes"
+	"context"
 	"errors"
 	"fmt"
 	"io"
 	"io/fs"
 	"os"
+	"os/signal"
 	"path/filepath"
+	"syscall"
 
 	"golang.org/x/term"
 
@@ -86,10 +89,36 @@ func (o *options) ask(prompt, what, instead string) ([]byte, error) {
 		return nil, exitcode.UsageError(fmt.Errorf("%s is needed and there is no terminal to ask on; %s", what, instead))
 	}
 	fmt.Fprint(o.stderr, prompt)
-	data, err := term.ReadPassword(int(f.Fd()))
+	data, err := readSecret(int(f.Fd()))
 	fmt.Fprintln(o.stderr)
 	if err != nil {
 		return nil, fmt.Errorf("cannot read %s: %w", what, err)
 	}
 	return data, nil
+}
+
+// readSecret reads a line from a terminal without showing it, until somebody
+// interrupts: a read goes on through signals that the process handles.
+func readSecret(fd int) ([]byte, error) {
+	before, err := term.GetState(fd)
+	if err != nil {
+		return nil, err
+	}
+	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGINT, syscall.SIGTERM)
+	defer stop()
+	type answer struct {
+		data []byte
+		err  error
+	}
+	answers := make(chan answer, 1)
+	go func() {
+		data, err := term.ReadPassword(fd)
+		answers <- answer{data, err}
+	}()
+	select {
+	case a := <-answers:
+		return a.data, a.err
+	case <-ctx.Done():
+		return nil, errors.Join(errors.New("interrupted"), term.Restore(fd, before))
+	}
 }
