@@ -42,7 +42,8 @@ func managerCommand(binary string, env []string) (*exec.Cmd, cgroup, error) {
 		// A user's session isn't delegated to him, but his manager hands out
 		// scopes that are.
 		if _, userErr := UserManager(); userErr != nil {
-			return nil, cgroup{}, fmt.Errorf("cannot start a systemd manager: %w; and %w", err, userErr)
+			return nil, cgroup{}, fmt.Errorf("cannot start a systemd manager: %w; and %w; run this as root, or log in as a user "+
+				"for whom systemd starts a manager (loginctl enable-linger makes it stay)", err, userErr)
 		}
 		wrapper = []string{"systemd-run", "--user", "--scope", "--quiet", "--collect", "--property=Delegate=yes", "--unit=" + name, "--"}
 		group, procs = cgroup{}, nil
