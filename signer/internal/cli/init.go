@@ -172,14 +172,15 @@ func initPassphrase(o *options, opts initOptions) ([]byte, error) {
 	case opts.passphraseFile != "":
 		return passphraseFile(o.path(opts.passphraseFile))
 	}
-	first, err := o.askPassphrase("Passphrase for the new keys: ")
+	const instead = "give --passphrase-file, or --no-passphrase if you mean it"
+	first, err := o.ask("Passphrase for the new keys: ", "a passphrase", instead)
 	if err != nil {
 		return nil, err
 	}
 	if len(first) == 0 {
 		return nil, exitcode.UsageError(errors.New("the passphrase is empty; give --no-passphrase if you mean it"))
 	}
-	second, err := o.askPassphrase("Once more: ")
+	second, err := o.ask("Once more: ", "a passphrase", instead)
 	if err != nil {
 		return nil, err
 	}
