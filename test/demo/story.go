@@ -42,7 +42,7 @@ func createFleet(ctx context.Context, w *world) error {
 		}
 	}
 	w.out.saw(0, "the git server has the branches main and signed")
-	info, err := os.Stat(filepath.Join(w.keys(), "root.key"))
+	info, err := os.Stat(filepath.Join(w.keys(), "root-1.key"))
 	if err != nil {
 		return err
 	}

@@ -8,6 +8,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 
 	"github.com/spf13/cobra"
@@ -31,6 +32,8 @@ type initOptions struct {
 	user           bool
 	passphraseFile string
 	noPassphrase   bool
+	// rootThreshold of rootKeys keys must sign the root role.
+	rootKeys, rootThreshold int
 }
 
 func newInit(o *options) *cobra.Command {
@@ -39,12 +42,15 @@ func newInit(o *options) *cobra.Command {
 		Use:   "init DIR --keys KEYDIR",
 		Short: "Make a new fleet repo and its keys",
 		Long: `Make a new fleet repo from the template, with a first commit on main and a first signed
-state, which has no nodes yet, on the local branch signed; and its keys, one a role,
-in KEYDIR. trust/root.json is what the nodes will believe. DIR and KEYDIR must be
+state, which has no nodes yet, on the local branch signed; and its keys in KEYDIR: one a role,
+and three for root, two of which must sign. trust/root.json is what the nodes will believe. DIR and KEYDIR must be
 new or empty, and KEYDIR outside of DIR. When something fails nothing is left.`,
 		Args: cobra.ExactArgs(1),
-		RunE: func(_ *cobra.Command, args []string) error {
+		RunE: func(c *cobra.Command, args []string) error {
 			opts.dir = args[0]
+			if opts.rootKeys == 1 && !c.Flags().Changed("root-threshold") {
+				opts.rootThreshold = 1
+			}
 			return runInit(o, opts)
 		},
 	}
@@ -58,12 +64,20 @@ new or empty, and KEYDIR outside of DIR. When something fails nothing is left.`,
 	f.BoolVar(&opts.user, "user", false, "for an agent of this user that runs with --user: its XDG folders, no users for services")
 	f.StringVar(&opts.passphraseFile, "passphrase-file", "", "file with the passphrase to encrypt the keys with (default: ask)")
 	f.BoolVar(&opts.noPassphrase, "no-passphrase", false, "leave the keys unencrypted")
+	f.IntVar(&opts.rootKeys, "root-keys", 3, "how many root keys to make")
+	f.IntVar(&opts.rootThreshold, "root-threshold", 2, "how many of the root keys must sign; 1 with one key")
 	_ = c.MarkFlagRequired("keys")
 	c.MarkFlagsMutuallyExclusive("passphrase-file", "no-passphrase")
 	return c
 }
 
+const maxRootKeys = 9
+
 func runInit(o *options, opts initOptions) (err error) {
+	if opts.rootKeys < 1 || opts.rootKeys > maxRootKeys || opts.rootThreshold < 1 || opts.rootThreshold > opts.rootKeys {
+		return exitcode.UsageError(fmt.Errorf("--root-threshold %d of --root-keys %d: allowed are 1 to %d keys, and a threshold from 1 to their number",
+			opts.rootThreshold, opts.rootKeys, maxRootKeys))
+	}
 	dir, keyDir := o.path(opts.dir), o.path(opts.keys)
 	if err := checkInitFolders(dir, keyDir); err != nil {
 		return err
@@ -87,11 +101,11 @@ func runInit(o *options, opts initOptions) (err error) {
 	if err != nil {
 		return err
 	}
-	signers, err := makeKeys(newKeys, passphrase)
+	signers, err := makeKeys(newKeys, passphrase, opts.rootKeys)
 	if err != nil {
 		return err
 	}
-	if err := makeRepo(o, newDir, files, signers); err != nil {
+	if err := makeRepo(o, newDir, files, signers, opts.rootThreshold); err != nil {
 		return err
 	}
 	if err := os.Chmod(newDir, 0o755); err != nil {
@@ -104,7 +118,7 @@ func runInit(o *options, opts initOptions) (err error) {
 		return errors.Join(err, os.RemoveAll(keyDir))
 	}
 	o.say("made the fleet repo %s, with a first commit on main and the branch signed", opts.dir)
-	o.say("made the keys %s: move root.key and targets.key to a safe place, see README.md of the fleet repo", opts.keys)
+	o.say("made the keys %s: move those of root, each to a place of its own, and targets.key, see README.md of the fleet repo", opts.keys)
 	if opts.noPassphrase {
 		o.say("warning: the keys have no passphrase; whoever reads the files can sign")
 	}
@@ -241,25 +255,39 @@ func moveInto(tmp, path string) error {
 	return durable.SyncDir(filepath.Dir(filepath.Clean(path)))
 }
 
-// makeKeys makes a key for every role.
-func makeKeys(dir string, passphrase []byte) (keys.Signers, error) {
+// makeKeys makes a key for every role, and several for root: root-1.key, root-2.key, ...
+func makeKeys(dir string, passphrase []byte, rootKeys int) (keys.Signers, error) {
 	set := keys.Set{Dir: dir, Passphrase: func(string) ([]byte, error) { return passphrase, nil }}
-	roles := []string{"root", "targets", "snapshot", "timestamp", v1.DefaultTeam}
-	if err := set.Generate(roles, passphrase); err != nil {
+	others := []string{"targets", "snapshot", "timestamp", v1.DefaultTeam}
+	roots := []string{"root"}
+	if rootKeys > 1 {
+		roots = nil
+		for i := range rootKeys {
+			roots = append(roots, fmt.Sprintf("root-%d", i+1))
+		}
+	}
+	if err := set.Generate(slices.Concat(roots, others), passphrase); err != nil {
 		return nil, err
 	}
-	return set.Load(roles...)
+	if rootKeys > 1 {
+		if err := set.List("root", roots); err != nil {
+			return nil, err
+		}
+	}
+	return set.Load(append(others, "root")...)
 }
 
 // makeRepo makes the repository with its two branches.
-func makeRepo(o *options, dir string, files map[string][]byte, signers keys.Signers) error {
+func makeRepo(o *options, dir string, files map[string][]byte, signers keys.Signers, rootThreshold int) error {
 	now := o.now()
 	fleet, err := v1.DecodeFleet("fleet.yaml", files["fleet.yaml"])
 	if err != nil {
 		return err
 	}
 	fleet = fleet.WithDefaults()
-	signed, err := sign.Init(sign.DefaultInit(signers, now, fleet.Expiries))
+	first := sign.DefaultInit(signers, now, fleet.Expiries)
+	first.Root.Threshold = rootThreshold
+	signed, err := sign.Init(first)
 	if err != nil {
 		return err
 	}

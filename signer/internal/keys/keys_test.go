@@ -2,6 +2,7 @@ package keys_test
 
 import (
 	"bytes"
+	"context"
 	"crypto"
 	"crypto/ecdsa"
 	"crypto/ed25519"
@@ -9,6 +10,7 @@ import (
 	"crypto/rand"
 	"encoding/pem"
 	"errors"
+	"fmt"
 	"os"
 	"path/filepath"
 	"slices"
@@ -194,6 +196,36 @@ func TestIDRefusesOtherKeys(t *testing.T) {
 	for _, k := range []crypto.PublicKey{nil, ed25519.PublicKey("short"), "x"} {
 		if _, err := keys.ID(k); err == nil {
 			t.Errorf("%T was accepted", k)
+		}
+	}
+}
+
+func TestSeveralKeysOfARole(t *testing.T) {
+	set := keys.Set{Dir: filepath.Join(t.TempDir(), "keys")}
+	if err := set.Generate([]string{"root-1", "root-2", "root-3", "targets"}, nil); err != nil {
+		t.Fatal(err)
+	}
+	if err := set.List("root", []string{"root-1", "root-2", "root-3"}); err != nil {
+		t.Fatal(err)
+	}
+	if err := set.List("root", []string{"root-1"}); err == nil {
+		t.Error("a list was replaced")
+	}
+	if roles, err := set.Roles(); err != nil || !slices.Equal(roles, []string{"root", "targets"}) {
+		t.Errorf("roles %q, %v", roles, err)
+	}
+	for present := 3; present >= 0; present-- {
+		some, err := set.OpenPresent(context.Background(), "root")
+		if err != nil || len(some["root"]) != present {
+			t.Errorf("%d of %d keys that are there, %v", len(some["root"]), present, err)
+		}
+		if _, err := set.Open(context.Background(), "root"); (err == nil) != (present == 3) {
+			t.Errorf("with %d keys: %v", present, err)
+		}
+		if present > 0 {
+			if err := os.Remove(set.Path(fmt.Sprintf("root-%d", present))); err != nil {
+				t.Fatal(err)
+			}
 		}
 	}
 }

@@ -12,6 +12,8 @@ import (
 	"slices"
 	"strings"
 
+	"github.com/gpuaas/node-agent/internal/durable"
+	v1 "github.com/gpuaas/node-agent/schema/v1"
 	"github.com/gpuaas/node-agent/signer/internal/keys/internal/private"
 )
 
@@ -58,6 +60,21 @@ func (s Set) Generate(roles []string, passphrase []byte) error {
 		}
 	}
 	return nil
+}
+
+// List writes a ListFile, where there is none, that gives one role the keys of Generate with these names.
+func (s Set) List(role string, names []string) error {
+	path := filepath.Join(s.Dir, ListFile)
+	if _, err := os.Lstat(path); !errors.Is(err, fs.ErrNotExist) {
+		return fmt.Errorf("cannot write %s: it exists", path)
+	}
+	files := make([]string, len(names))
+	for i, name := range names {
+		files[i] = name + suffix
+	}
+	data := fmt.Appendf(nil, "# Where keys are. Roles that are not listed have ROLE.key in this folder.\n"+
+		"apiVersion: %s\nkind: %s\nroles:\n  %s: [%s]\n", v1.APIVersion, KindKeySet, role, strings.Join(files, ", "))
+	return durable.WriteFile(path, data, durable.Options{Mode: 0o600})
 }
 
 // Load is Open for signers that last as long as the process.
@@ -160,7 +177,8 @@ func once(seen map[string]string, role, uri string, key ed25519.PublicKey) error
 
 func (s Set) options() Options { return Options{Passphrase: s.Passphrase, PIN: s.PIN, Env: s.Env} }
 
-// Roles lists the roles that there are keys for, sorted.
+// Roles lists the roles that there are keys for, sorted. A file that the list names
+// for a role makes no role of its own.
 func (s Set) Roles() ([]string, error) {
 	l, err := s.list()
 	if err != nil {
@@ -171,9 +189,15 @@ func (s Set) Roles() ([]string, error) {
 		return nil, fmt.Errorf("cannot list the key folder: %w", err)
 	}
 	roles := maps.Clone(l.roles)
+	named := map[string]bool{}
+	for role := range l.roles {
+		for _, uri := range l.uris(role) {
+			named[filepath.Clean(uri)] = true
+		}
+	}
 	for _, e := range entries {
 		role, ok := strings.CutSuffix(e.Name(), suffix)
-		if _, listed := roles[role]; ok && role != "" && !e.IsDir() && !listed {
+		if _, listed := roles[role]; ok && role != "" && !e.IsDir() && !listed && !named[filepath.Join(l.dir, e.Name())] {
 			roles[role] = nil
 		}
 	}
