@@ -64,7 +64,7 @@ func objects(t *testing.T, repo *harness.GitRepo, revs ...string) map[gitpack.ID
 
 func read(t *testing.T, data []byte, l gitpack.Limits, base gitpack.Base) *gitpack.Pack {
 	t.Helper()
-	p, err := gitpack.Read(bytes.NewReader(data), t.TempDir(), l, base)
+	p, err := gitpack.Read(bytes.NewReader(data), in(t.TempDir()), l, base)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -142,7 +142,7 @@ func TestGoesToDiskAndLeavesNothing(t *testing.T) {
 	repo.MustCommit(t, harness.GitCommit{Branch: "main", Files: map[string][]byte{"noise": noise}})
 	dir := t.TempDir()
 	big := gitpack.Limits{Objects: 10, Packed: 8 << 20, Inflated: 8 << 20, Object: 8 << 20}
-	p, err := gitpack.Read(bytes.NewReader(packOf(t, repo, "main")), dir, big, nil)
+	p, err := gitpack.Read(bytes.NewReader(packOf(t, repo, "main")), in(dir), big, nil)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -156,9 +156,13 @@ func TestGoesToDiskAndLeavesNothing(t *testing.T) {
 	if err := p.Close(); err != nil {
 		t.Error(err)
 	}
-	if _, err := gitpack.Read(bytes.NewReader(packOf(t, repo, "main")), filepath.Join(dir, "not"), big, nil); err == nil {
+	if _, err := gitpack.Read(bytes.NewReader(packOf(t, repo, "main")), in(filepath.Join(dir, "not")), big, nil); err == nil {
 		t.Error("a folder that doesn't exist took a file")
 	}
+}
+
+func in(dir string) gitpack.OpenFile {
+	return func() (*os.File, error) { return gitpack.NamelessFile(dir) }
 }
 
 func TestLimits(t *testing.T) {
@@ -171,7 +175,7 @@ func TestLimits(t *testing.T) {
 	} {
 		l := limits
 		change(&l)
-		if _, err := gitpack.Read(bytes.NewReader(pack), t.TempDir(), l, nil); !errors.Is(err, gitpack.ErrLimit) {
+		if _, err := gitpack.Read(bytes.NewReader(pack), in(t.TempDir()), l, nil); !errors.Is(err, gitpack.ErrLimit) {
 			t.Errorf("%s: %v", name, err)
 		}
 	}
@@ -198,14 +202,14 @@ func TestDamage(t *testing.T) {
 	repo, _ := history(t)
 	pack := packOf(t, repo, "main")
 	for _, n := range []int{0, 1, 11, 12, 13, 20, 100, len(pack) / 2, len(pack) - 21, len(pack) - 1} {
-		if _, err := gitpack.Read(bytes.NewReader(pack[:n]), t.TempDir(), limits, nil); err == nil {
+		if _, err := gitpack.Read(bytes.NewReader(pack[:n]), in(t.TempDir()), limits, nil); err == nil {
 			t.Errorf("%d of %d bytes were read", n, len(pack))
 		}
 	}
 	for at := 0; at < len(pack); at += 7 {
 		damaged := bytes.Clone(pack)
 		damaged[at] ^= 0x10
-		if _, err := gitpack.Read(bytes.NewReader(damaged), t.TempDir(), limits, nil); err == nil {
+		if _, err := gitpack.Read(bytes.NewReader(damaged), in(t.TempDir()), limits, nil); err == nil {
 			t.Errorf("damage at %d was not seen", at)
 		}
 	}
@@ -230,7 +234,7 @@ func bomb(size int, declared uint64) []byte {
 
 func TestBombs(t *testing.T) {
 	const size = 3 << 20
-	if _, err := gitpack.Read(bytes.NewReader(bomb(size, size)), t.TempDir(), limits, nil); err != nil {
+	if _, err := gitpack.Read(bytes.NewReader(bomb(size, size)), in(t.TempDir()), limits, nil); err != nil {
 		t.Errorf("an unwanted big object: %v", err)
 	}
 	p := read(t, bomb(size, size), limits, nil)
@@ -238,7 +242,7 @@ func TestBombs(t *testing.T) {
 		t.Errorf("a wanted object that is too big: %v", err)
 	}
 	for _, lie := range []uint64{0, size - 1, size + 1, 1 << 60} {
-		if _, err := gitpack.Read(bytes.NewReader(bomb(size, lie)), t.TempDir(), limits, nil); err == nil {
+		if _, err := gitpack.Read(bytes.NewReader(bomb(size, lie)), in(t.TempDir()), limits, nil); err == nil {
 			t.Errorf("%d bytes that call themselves %d were taken", size, lie)
 		}
 	}
@@ -339,7 +343,7 @@ func FuzzRead(f *testing.F) {
 		// A checksum that fits lets the fuzzer get past it.
 		sum := sha1.Sum(data)
 		small := gitpack.Limits{Objects: 100, Packed: 1 << 16, Inflated: 1 << 20, Object: 1 << 16}
-		p, err := gitpack.Read(bytes.NewReader(append(data[:len(data):len(data)], sum[:]...)), t.TempDir(), small, func(id gitpack.ID) (gitpack.Object, bool) {
+		p, err := gitpack.Read(bytes.NewReader(append(data[:len(data):len(data)], sum[:]...)), in(t.TempDir()), small, func(id gitpack.ID) (gitpack.Object, bool) {
 			return gitpack.Object{Type: gitpack.Blob, Data: id[:]}, id[0]&1 == 0
 		})
 		if err != nil {

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"os"
 	"slices"
 )
 
@@ -46,14 +47,18 @@ type Pack struct {
 	inflate  io.ReadCloser
 }
 
-// Read reads a whole pack from r. What is too big for memory goes to a nameless
-// file in dir. base answers for objects outside of a thin pack; nil means that
+// OpenFile returns an empty file for a pack that is too big for memory; the Pack
+// closes it.
+type OpenFile func() (*os.File, error)
+
+// Read reads a whole pack from r. What is too big for memory goes to the file
+// that open returns. base answers for objects outside of a thin pack; nil means that
 // there are none. Errors wrap ErrLimit where a limit was the cause.
-func Read(r io.Reader, dir string, limits Limits, base Base) (_ *Pack, err error) {
+func Read(r io.Reader, open OpenFile, limits Limits, base Base) (_ *Pack, err error) {
 	if base == nil {
 		base = func(ID) (Object, bool) { return Object{}, false }
 	}
-	p := &Pack{limits: limits, spool: &spool{dir: dir}, base: base, outside: map[int32]ID{}}
+	p := &Pack{limits: limits, spool: &spool{open: open}, base: base, outside: map[int32]ID{}}
 	defer func() {
 		if err != nil {
 			err = errors.Join(err, p.spool.Close())

@@ -12,9 +12,9 @@ import (
 const spoolMemory = 1 << 20
 
 // spool keeps a pack for random access: in memory as long as it is small, then
-// in a file that has no name and so is gone with this process.
+// in a file.
 type spool struct {
-	dir    string
+	open   OpenFile
 	memory []byte
 	file   *os.File
 	size   int64
@@ -35,18 +35,28 @@ func (s *spool) Write(p []byte) (int, error) {
 }
 
 func (s *spool) toFile() error {
-	f, err := os.CreateTemp(s.dir, "incoming-*.pack")
+	f, err := s.open()
 	if err != nil {
 		return fmt.Errorf("cannot keep an incoming pack: %w", err)
-	}
-	if err := os.Remove(f.Name()); err != nil {
-		return errors.Join(err, f.Close())
 	}
 	if _, err := f.Write(s.memory); err != nil {
 		return errors.Join(fmt.Errorf("cannot keep an incoming pack: %w", err), f.Close())
 	}
 	s.file, s.memory = f, nil
 	return nil
+}
+
+// NamelessFile makes an empty file in dir that has no name, and so is gone once
+// it is closed.
+func NamelessFile(dir string) (*os.File, error) {
+	f, err := os.CreateTemp(dir, "incoming-*.pack")
+	if err != nil {
+		return nil, err
+	}
+	if err := os.Remove(f.Name()); err != nil {
+		return nil, errors.Join(err, f.Close())
+	}
+	return f, nil
 }
 
 // at returns a reader that begins at an offset.

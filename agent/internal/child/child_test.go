@@ -63,6 +63,9 @@ func act(_ context.Context, r request) (result, error) {
 	case "silent":
 		os.Exit(0)
 	}
+	if text, done, err := actWithinLimits(r.Do); done || err != nil {
+		return result{text}, err
+	}
 	return result{"did " + r.Text}, nil
 }
 

@@ -9,9 +9,12 @@ import (
 	"os"
 	"os/exec"
 	"runtime"
+	"slices"
 	"strings"
 	"syscall"
 	"time"
+
+	"golang.org/x/sys/unix"
 
 	"github.com/gpuaas/node-agent/agent/internal/host"
 	v1 "github.com/gpuaas/node-agent/schema/v1"
@@ -40,6 +43,14 @@ type Command struct {
 	MaxOutput int64
 	// Env is added to the environment that the child inherits.
 	Env []string
+	// Limits hold for the child before it reads its request.
+	Limits Limits
+	// User is who the child runs as where this process is root: "UID:GID" or an
+	// account; "" and Root mean the same user. There is no way back to more rights: a
+	// child that can't be started so isn't started.
+	User string
+	// Files are the child's descriptors from 3 on.
+	Files []*os.File
 	// Progress, if set, is called with each whole line of stderr, without its
 	// newline, from another goroutine, and never after Run returned. Without it
 	// the end of stderr only explains a child that died.
@@ -49,8 +60,10 @@ type Command struct {
 // Run starts the command, waits for it, and decodes its answer into result
 // (nil discards it). A failure that the child reported comes back as the
 // *host.Error that it was there. A child that could not be started, died,
-// or answered nonsense is a retryable *host.Error with ReasonInternal. When ctx
-// ends, the child's process group is killed and the error wraps ctx's.
+// or answered nonsense is a retryable *host.Error with ReasonInternal; it wraps
+// a *LimitError where a limit was the cause. When ctx or the deadline
+// ends, the child's process group is killed; the error wraps ctx's.
+// Neither the child nor what it starts can gain rights by running a file.
 // Safe for concurrent use.
 func Run(ctx context.Context, c Command, result any) error {
 	request, err := json.Marshal(c.Stdin)
@@ -64,47 +77,91 @@ func Run(ctx context.Context, c Command, result any) error {
 	stdout := &capped{limit: limit}
 	stderr := &lines{each: c.Progress}
 
-	// The kernel sends the parent-death signal when the thread that forked ends,
-	// so that thread must last as long as the child.
-	runtime.LockOSThread()
-	defer runtime.UnlockOSThread()
-	cmd, err := c.build(ctx)
+	expired := &LimitError{"time", c.Limits.Deadline.String()}
+	if c.Limits.Deadline > 0 {
+		var cancel context.CancelFunc
+		ctx, cancel = context.WithTimeoutCause(ctx, c.Limits.Deadline, expired)
+		defer cancel()
+	}
+	cmd, done, err := c.build(ctx)
 	if err != nil {
 		return c.failed(err)
 	}
+	defer done()
 	cmd.Stdin, cmd.Stdout, cmd.Stderr = bytes.NewReader(request), stdout, stderr
-	runErr := cmd.Run()
+	runErr := runOnOwnThread(cmd)
 	stderr.flush()
-	if ctx.Err() != nil {
-		return c.failed(fmt.Errorf("stopped before it was done: %w", context.Cause(ctx)))
+	if err := context.Cause(ctx); err != nil {
+		if errors.Is(err, error(expired)) {
+			return c.failed(err)
+		}
+		return c.failed(fmt.Errorf("stopped before it was done: %w", err))
 	}
 	if stdout.over {
 		return c.failed(fmt.Errorf("answered with more than %d bytes", limit))
 	}
-	if runErr != nil {
-		if text := stderr.text(); text != "" {
-			runErr = fmt.Errorf("%w: %s", runErr, text)
-		}
-		return c.failed(runErr)
+	if runErr == nil {
+		return c.decode(stdout.data.Bytes(), result)
 	}
-	return c.decode(stdout.data.Bytes(), result)
+	if reached := c.Limits.reached(cmd.ProcessState, stderr.text()); reached != nil {
+		return c.failed(reached)
+	}
+	if text := stderr.text(); text != "" {
+		runErr = fmt.Errorf("%w: %s", runErr, text)
+	}
+	return c.failed(runErr)
 }
 
-// build is the one place where child processes are described.
-func (c Command) build(ctx context.Context) (*exec.Cmd, error) {
-	executable := c.Executable
+// runOnOwnThread runs a command on a thread that ends afterwards. The kernel sends
+// the parent-death signal when the thread that forked ends, so it must last as
+// long as the child; and what it gives up for the child it never gets back.
+func runOnOwnThread(cmd *exec.Cmd) error {
+	result := make(chan error, 1)
+	go func() {
+		runtime.LockOSThread() // for good: the thread ends with the goroutine
+		if err := unix.Prctl(unix.PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0); err != nil {
+			result <- fmt.Errorf("cannot give up gaining privileges: %w", err)
+			return
+		}
+		result <- cmd.Run()
+	}()
+	return <-result
+}
+
+// build is the one place where child processes are described. The function that
+// it returns must be called when the command has ended.
+func (c Command) build(ctx context.Context) (*exec.Cmd, func(), error) {
+	executable, done := c.Executable, func() {}
 	if executable == "" {
 		var err error
 		if executable, err = os.Executable(); err != nil {
-			return nil, err
+			return nil, nil, err
 		}
 	}
+	attributes := &syscall.SysProcAttr{Setpgid: true, Pdeathsig: syscall.SIGKILL}
+	if c.User != "" && c.User != Root && os.Geteuid() == 0 {
+		var err error
+		if attributes.Credential, err = credential(c.User); err != nil {
+			return nil, nil, err
+		}
+		file, path, err := openExecutable(executable)
+		if err != nil {
+			return nil, nil, err
+		}
+		executable, done = path, func() { _ = file.Close() }
+	}
+	limits, err := c.Limits.environment()
+	if err != nil {
+		done()
+		return nil, nil, err
+	}
 	cmd := exec.CommandContext(ctx, executable, c.Name)
-	cmd.Env = append(os.Environ(), c.Env...)
-	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true, Pdeathsig: syscall.SIGKILL}
+	cmd.Env = slices.Concat(os.Environ(), c.Env, limits)
+	cmd.ExtraFiles = c.Files
+	cmd.SysProcAttr = attributes
 	cmd.Cancel = func() error { return syscall.Kill(-cmd.Process.Pid, syscall.SIGKILL) }
 	cmd.WaitDelay = waitDelay
-	return cmd, nil
+	return cmd, done, nil
 }
 
 func (c Command) decode(data []byte, result any) error {
@@ -154,7 +211,8 @@ func (b *capped) Write(p []byte) (int, error) {
 	return b.data.Write(p)
 }
 
-// lines cuts what is written to it into lines, and keeps the end of it.
+// lines cuts what is written to it into lines, and keeps the end of it, or of
+// a crash its beginning, where the cause stands.
 type lines struct {
 	each    func([]byte)
 	partial []byte
@@ -162,8 +220,11 @@ type lines struct {
 }
 
 func (l *lines) Write(p []byte) (int, error) {
+	crashed := bytes.Contains(l.tail, []byte("fatal error: ")) || bytes.Contains(l.tail, []byte("panic: "))
 	l.tail = append(l.tail, p...)
-	if over := len(l.tail) - maxErrorText; over > 0 {
+	if over := len(l.tail) - maxErrorText; over > 0 && crashed {
+		l.tail = l.tail[:maxErrorText]
+	} else if over > 0 {
 		l.tail = append(l.tail[:0], l.tail[over:]...)
 	}
 	if l.each == nil {

@@ -15,12 +15,22 @@ import (
 // a hand that runs the hidden command with a device on stdin.
 const maxRequest = 16 << 20
 
-// Serve is the child's side: it decodes one request from stdin, calls do, and
+// Serve is the child's side: it takes on the limits that Run set, decodes one
+// request from stdin, calls do, and
 // writes the answer to stdout. An error of do is part of the answer, as the
 // fields of host.AsError, and not Serve's own: Serve fails only when it could
 // not read the request or write the answer, and then the command must exit
 // with another code than 0.
 func Serve[Request, Result any](ctx context.Context, stdin io.Reader, stdout io.Writer, do func(context.Context, Request) (Result, error)) error {
+	limits, child, err := fromEnvironment()
+	if err != nil {
+		return err
+	}
+	if child {
+		if err := limits.apply(); err != nil {
+			return err
+		}
+	}
 	data, err := io.ReadAll(io.LimitReader(stdin, maxRequest+1))
 	if err != nil {
 		return fmt.Errorf("cannot read the request: %w", err)

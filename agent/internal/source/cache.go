@@ -55,12 +55,12 @@ func (s *Source) saveCache(pack []byte) error {
 
 // decodeCache returns the objects of a kept pack and its commit. A pack that
 // can't be read is no pack: everything is fetched again.
-func decodeCache(data []byte, limits Limits) (objects map[gitpack.ID]gitpack.Object, commit gitpack.ID) {
+func decodeCache(data []byte, open gitpack.OpenFile, limits Limits) (objects map[gitpack.ID]gitpack.Object, commit gitpack.ID) {
 	objects = map[gitpack.ID]gitpack.Object{}
 	if len(data) == 0 {
 		return objects, commit
 	}
-	pack, err := gitpack.Read(bytes.NewReader(data), "", limits.pack(), nil)
+	pack, err := gitpack.Read(bytes.NewReader(data), open, limits.pack(), nil)
 	if err != nil {
 		return objects, commit
 	}

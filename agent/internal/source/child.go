@@ -2,9 +2,14 @@ package source
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"io"
+	"os"
 	"runtime/debug"
+	"time"
+
+	"golang.org/x/sys/unix"
 
 	"github.com/gpuaas/node-agent/agent/internal/child"
 	"github.com/gpuaas/node-agent/agent/internal/source/gitwire"
@@ -19,14 +24,12 @@ type request struct {
 	// Tip is the commit to fetch, "" for the branch's.
 	Tip string `json:"tip,omitempty"`
 	// Known is the commit that needn't be fetched, "" for none.
-	Known  string          `json:"known,omitempty"`
-	Wanted []string        `json:"wanted"`
-	Cache  []byte          `json:"cache,omitempty"`
-	Server *gitwire.Server `json:"server,omitempty"`
-	Limits Limits          `json:"limits"`
-	// Spool is a folder for packs too big for memory.
-	Spool   string `json:"spool"`
-	Version string `json:"version,omitempty"`
+	Known   string          `json:"known,omitempty"`
+	Wanted  []string        `json:"wanted"`
+	Cache   []byte          `json:"cache,omitempty"`
+	Server  *gitwire.Server `json:"server,omitempty"`
+	Limits  Limits          `json:"limits"`
+	Version string          `json:"version,omitempty"`
 
 	Authorization string `json:"authorization,omitempty"`
 	CA            []byte `json:"ca,omitempty"`
@@ -49,6 +52,14 @@ const (
 	childMemory = 24 << 20
 	// childGC is how much garbage is let lie, in percent of what is in use.
 	childGC = 100
+	// childMaxMemory is where it ends, docs/adr/child-limits.md says why there.
+	childMaxMemory = 192 << 20
+	childMaxCPU    = 2 * time.Minute
+	childOpenFiles = 64
+	// spoolDescriptor is the child's only file, for packs too big for memory.
+	spoolDescriptor = 3
+	// spoolSlack is for what is written before a limit on packs is noticed.
+	spoolSlack = 1 << 20
 )
 
 // fetch runs the child for one commit, the branch's own where tip is zero.
@@ -57,10 +68,16 @@ func (s *Source) fetch(ctx context.Context, tip gitpack.ID, known string) (*Snap
 	if err != nil {
 		return nil, err
 	}
+	spool, err := gitpack.NamelessFile(s.config.RepoDir)
+	if err != nil {
+		return nil, fmt.Errorf("%w: %w", errWorkspace, err)
+	}
+	defer func() { _ = spool.Close() }()
 	var r result
 	err = child.Run(ctx, child.Command{
 		Executable: s.config.Executable, Name: ChildCommand, Component: component,
 		Stdin: q, MaxOutput: 2*s.config.Limits.Total + 2*maxCache,
+		Limits: s.childLimits(), User: s.childUser(), Files: []*os.File{spool},
 	}, &r)
 	if err != nil {
 		return nil, err
@@ -74,10 +91,44 @@ func (s *Source) fetch(ctx context.Context, tip gitpack.ID, known string) (*Snap
 	return NewSnapshot(r.Commit, r.Files), nil
 }
 
+// childLimits are what a child needs at most, and much more than it usually does.
+func (s *Source) childLimits() child.Limits {
+	return child.Limits{
+		Memory: childMaxMemory + 4*(s.config.Limits.Total-DefaultLimits().Total),
+		// A child never lives longer than a Poll may take.
+		CPUTime: childMaxCPU, FileSize: s.config.Limits.Wire + spoolSlack, OpenFiles: childOpenFiles,
+	}
+}
+
+// childUser is who the child runs as. A repository on this machine is read with
+// the agent's own rights: it may be open to no other.
+func (s *Source) childUser() string {
+	if s.remote.kind == local {
+		return ""
+	}
+	return s.config.User
+}
+
+// openSpool returns the file that the agent gave, emptied. One pack uses it at a time.
+func openSpool() (*os.File, error) {
+	fd, err := unix.FcntlInt(spoolDescriptor, unix.F_DUPFD_CLOEXEC, 0)
+	if err != nil {
+		return nil, err
+	}
+	f := os.NewFile(uintptr(fd), "spool")
+	if err := f.Truncate(0); err != nil {
+		return nil, errors.Join(err, f.Close())
+	}
+	if _, err := f.Seek(0, io.SeekStart); err != nil {
+		return nil, errors.Join(err, f.Close())
+	}
+	return f, nil
+}
+
 func (s *Source) request(tip gitpack.ID, known string) (request, error) {
 	q := request{
 		URL: s.remote.String(), Branch: s.config.Branch, Known: known, Wanted: s.config.Wanted,
-		Server: s.server, Limits: s.config.Limits, Spool: s.config.RepoDir, Version: s.config.Version,
+		Server: s.server, Limits: s.config.Limits, Version: s.config.Version,
 	}
 	if !tip.IsZero() {
 		q.Tip = tip.String()
@@ -135,8 +186,8 @@ func answerRequest(ctx context.Context, r remote, q request) (result, error) {
 	if tip.String() == q.Known {
 		return result{Unchanged: true}, nil
 	}
-	f := &fetcher{client: client, wanted: q.Wanted, limits: q.Limits, dir: q.Spool, wire: q.Limits.Wire}
-	f.objects, f.kept = decodeCache(q.Cache, q.Limits)
+	f := &fetcher{client: client, wanted: q.Wanted, limits: q.Limits, open: openSpool, wire: q.Limits.Wire}
+	f.objects, f.kept = decodeCache(q.Cache, openSpool, q.Limits)
 	w, err := f.fetch(ctx, tip)
 	if err != nil {
 		return result{}, err

@@ -41,7 +41,8 @@ func asHostError(r remote, err error) *host.Error {
 	switch {
 	case errors.Is(err, errNoBranch), errors.Is(err, errNoFiles):
 		e.Reason = v1.ReasonSourceEmpty
-	case errors.Is(err, gitwire.ErrLimit), errors.Is(err, gitpack.ErrLimit), errors.Is(err, errLimit):
+	case errors.Is(err, gitwire.ErrLimit), errors.Is(err, gitpack.ErrLimit), errors.Is(err, errLimit),
+		errors.Is(err, unix.EFBIG):
 		e.Reason = v1.ReasonSourceLimits
 	case errors.Is(err, errConfig):
 		e.Reason = v1.ReasonConfig

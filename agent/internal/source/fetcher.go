@@ -31,8 +31,8 @@ type fetcher struct {
 	client *gitwire.Client
 	wanted []string
 	limits Limits
-	// dir is for packs too big for memory.
-	dir string
+	// open gives a file for a pack too big for memory.
+	open gitpack.OpenFile
 	// objects are those here, kept ones first.
 	objects map[gitpack.ID]gitpack.Object
 	// kept is the commit whose objects were kept, zero for none.
@@ -136,7 +136,7 @@ func (f *fetcher) get(ctx context.Context, request gitwire.Request, limits gitpa
 	if err != nil {
 		return err
 	}
-	pack, err := gitpack.Read(answer, f.dir, limits, func(id gitpack.ID) (gitpack.Object, bool) {
+	pack, err := gitpack.Read(answer, f.open, limits, func(id gitpack.ID) (gitpack.Object, bool) {
 		o, ok := f.objects[id]
 		return o, ok
 	})

@@ -11,6 +11,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/gpuaas/node-agent/agent/internal/child"
 	"github.com/gpuaas/node-agent/agent/internal/host"
 	"github.com/gpuaas/node-agent/agent/internal/source/gitwire"
 	"github.com/gpuaas/node-agent/internal/gitpack"
@@ -36,6 +37,9 @@ type Config struct {
 	Wanted []string
 	// Executable is the agent's binary; "" means the one that is running.
 	Executable string
+	// User is who fetches over the network where the agent is root: "UID:GID", or
+	// an account; "" means child.Nobody. The binary must be executable for it.
+	User string
 	// CAFile holds PEM certificates to trust besides the system's.
 	CAFile string
 	// Username and TokenFile are HTTP basic credentials; the username may be left
@@ -115,6 +119,9 @@ func New(c Config) (*Source, error) {
 	if s.config.Timeout <= 0 {
 		s.config.Timeout = DefaultTimeout
 	}
+	if s.config.User == "" {
+		s.config.User = child.Nobody
+	}
 	s.config.Limits = s.config.Limits.orDefault()
 	return s, nil
 }
@@ -172,6 +179,13 @@ func (s *Source) failed(ctx context.Context, err error) error {
 	if ctx.Err() != nil {
 		err = context.Cause(ctx)
 		return asHostError(s.remote, fmt.Errorf("cannot reach the signed branch: %w; check the network, the server and source.timeout", err))
+	}
+	var reached *child.LimitError
+	if errors.As(err, &reached) {
+		e := asHostError(s.remote, fmt.Errorf("cannot read the signed branch: the process that fetched it was %w; "+
+			"check that source.url is your own git server, and what was pushed to it", reached))
+		e.Reason = v1.ReasonSourceLimits
+		return e
 	}
 	if already != nil {
 		return already
