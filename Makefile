@@ -46,6 +46,14 @@ test-race: deps servers
 .PHONY: check
 check: format lint generated test-race ## Everything that CI runs, but for the demo
 
+.PHONY: fuzz
+fuzz: ## Fuzz all that parses strangers' bytes, FUZZTIME (5s) each
+	FUZZTIME=$(or $(FUZZTIME),5s) scripts/fuzz
+
+.PHONY: points
+points: ## Take each point of the trust verification out; its test must fail
+	go test -count=1 -timeout 30m -tags points ./test/points
+
 .PHONY: bench
 bench: build deps servers ## Measure the numbers of the design beside their peers
 	go build -o $(CACHE)/bench ./test/bench
