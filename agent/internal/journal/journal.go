@@ -42,6 +42,9 @@ const version = 1
 // maxState caps each file that is read back.
 const maxState = 64 << 20
 
+// folders are those of the layout, below the state folder.
+var folders = []string{".", "trust", "manifests"}
+
 // State is journal.json.
 type State struct {
 	Version int `json:"version"`
@@ -95,36 +98,61 @@ var ErrLocked = errors.New("another agent holds the lock")
 // agent goes on as if they had never been. It returns ErrLocked (wrapped) when
 // another agent runs.
 func Open(dir string) (j *Journal, setAside []string, err error) {
-	for _, d := range []string{dir, filepath.Join(dir, "trust"), filepath.Join(dir, "manifests")} {
-		if err := os.MkdirAll(d, 0o700); err != nil {
+	for _, name := range folders {
+		if err := os.MkdirAll(filepath.Join(dir, name), 0o700); err != nil {
 			return nil, nil, fmt.Errorf("cannot make the state folder: %w", err)
 		}
-		if err := durable.RemoveTemp(d); err != nil {
-			return nil, nil, fmt.Errorf("cannot clean the state folder: %w", err)
-		}
 	}
-	j, err = lockAndLoad(dir, &setAside)
-	return j, setAside, err
+	lock, err := takeLock(dir)
+	if err != nil {
+		return nil, nil, err
+	}
+	j = &Journal{dir: dir, lock: lock}
+	if err := errors.Join(j.removeTemp(), j.load(&setAside)); err != nil {
+		return nil, setAside, errors.Join(err, lock.Close())
+	}
+	return j, setAside, nil
 }
 
-func lockAndLoad(dir string, setAside *[]string) (*Journal, error) {
+// removeTemp removes what killed agents left half written. It needs the lock:
+// one that runs is writing.
+func (j *Journal) removeTemp() error {
+	for _, name := range folders {
+		if err := durable.RemoveTemp(filepath.Join(j.dir, name)); err != nil {
+			return fmt.Errorf("cannot clean the state folder: %w", err)
+		}
+	}
+	return nil
+}
+
+func takeLock(dir string) (*os.File, error) {
 	lock, err := os.OpenFile(filepath.Join(dir, "lock"), os.O_CREATE|os.O_RDWR, 0o600)
 	if err != nil {
 		return nil, fmt.Errorf("cannot open the lock: %w", err)
 	}
-	if err := unix.Flock(int(lock.Fd()), unix.LOCK_EX|unix.LOCK_NB); err != nil {
-		_ = lock.Close()
-		if errors.Is(err, unix.EWOULDBLOCK) {
-			return nil, fmt.Errorf("%w on %s: stop it, or use its status", ErrLocked, dir)
+	for try := 0; ; try++ {
+		err = unix.Flock(int(lock.Fd()), unix.LOCK_EX|unix.LOCK_NB)
+		if !errors.Is(err, unix.EWOULDBLOCK) || try == lockTries {
+			break
 		}
-		return nil, fmt.Errorf("cannot lock %s: %w", dir, err)
+		time.Sleep(lockPause) // it may be Running that looks
 	}
-	j := &Journal{dir: dir, lock: lock}
-	if err := j.load(setAside); err != nil {
-		return nil, errors.Join(err, lock.Close())
+	if err == nil {
+		return lock, nil
 	}
-	return j, nil
+	_ = lock.Close()
+	if errors.Is(err, unix.EWOULDBLOCK) {
+		return nil, fmt.Errorf("%w on %s: stop it, or use its status", ErrLocked, dir)
+	}
+	return nil, fmt.Errorf("cannot lock %s: %w", dir, err)
 }
+
+// How often, and how long apart, the lock is tried: Running holds it for an
+// instant, another agent for as long as it runs.
+const (
+	lockTries = 5
+	lockPause = 20 * time.Millisecond
+)
 
 // Peek loads the state without the lock, for commands that only look.
 func Peek(dir string) (*Journal, error) {
@@ -152,53 +180,46 @@ func (j *Journal) Close() error {
 }
 
 func (j *Journal) load(setAside *[]string) error {
-	j.State = State{Version: version, Phase: "Idle"}
-	if err := j.read("journal.json", &j.State, setAside); err != nil {
+	var err error
+	if j.State, err = read(j.dir, "journal.json", State{Version: version, Phase: "Idle"}, setAside); err != nil {
 		return err
 	}
-	stored := struct {
-		Version int `json:"version"`
-		host.Inventory
-	}{Version: version}
-	if err := j.read("inventory.json", &stored, setAside); err != nil {
-		return err
-	}
-	j.Inventory = stored.Clone()
-	for _, v := range []struct {
-		file    string
-		version int
-	}{{"journal.json", j.State.Version}, {"inventory.json", stored.Version}} {
-		if v.version > version {
-			return &host.Error{Component: "journal", Element: filepath.Join(j.dir, v.file), Reason: v1.ReasonUnknownVersion,
-				Err: fmt.Errorf("written by a newer agent (format %d, this one knows %d): install that agent again, or move the file away", v.version, version)}
-		}
-	}
-	return nil
+	inv, err := read(j.dir, "inventory.json", host.NewInventory(), setAside)
+	j.Inventory = inv.Clone()
+	return err
 }
 
-// read decodes a file into out, which keeps its defaults where the file is
-// missing or was set aside.
-func (j *Journal) read(name string, out any, setAside *[]string) error {
-	path := filepath.Join(j.dir, name)
+// read decodes a file. It returns def where the file is missing or corrupt; a
+// corrupt one is set aside. What a newer agent wrote is no corruption, whatever
+// it looks like.
+func read[T any](dir, name string, def T, setAside *[]string) (T, error) {
+	path := filepath.Join(dir, name)
 	data, err := readCapped(path)
 	if errors.Is(err, fs.ErrNotExist) {
-		return nil
+		return def, nil
 	}
 	if err != nil {
-		return fmt.Errorf("cannot read state: %w", err)
+		return def, fmt.Errorf("cannot read state: %w", err)
 	}
-	probe := json.NewDecoder(strings.NewReader(string(data)))
-	if err := probe.Decode(out); err == nil {
-		return nil
+	var format struct {
+		Version int `json:"version"`
+	}
+	if err := json.Unmarshal(data, &format); err == nil && format.Version > version {
+		return def, &host.Error{Component: "journal", Element: path, Reason: v1.ReasonUnknownVersion,
+			Err: fmt.Errorf("written by a newer agent (format %d, this one knows %d): install that agent again, or move the file away", format.Version, version)}
+	}
+	var out T
+	if err := json.Unmarshal(data, &out); err == nil {
+		return out, nil
 	}
 	if setAside == nil {
-		return fmt.Errorf("%s is corrupt; the agent sets it aside when it starts", path)
+		return def, fmt.Errorf("%s is corrupt; the agent sets it aside when it starts", path)
 	}
 	if err := os.Rename(path, path+".corrupt"); err != nil {
-		return fmt.Errorf("cannot set corrupt state aside: %w", err)
+		return def, fmt.Errorf("cannot set corrupt state aside: %w", err)
 	}
 	*setAside = append(*setAside, path+".corrupt")
-	return nil
+	return def, nil
 }
 
 func readCapped(path string) ([]byte, error) {

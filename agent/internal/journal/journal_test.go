@@ -1,8 +1,8 @@
 package journal_test
 
 import (
-	"encoding/json"
 	"errors"
+	"io/fs"
 	"os"
 	"path/filepath"
 	"testing"
@@ -10,6 +10,7 @@ import (
 
 	"github.com/gpuaas/node-agent/agent/internal/host"
 	"github.com/gpuaas/node-agent/agent/internal/journal"
+	"github.com/gpuaas/node-agent/internal/durable"
 	v1 "github.com/gpuaas/node-agent/schema/v1"
 )
 
@@ -70,6 +71,62 @@ func TestSecondAgentIsKeptOut(t *testing.T) {
 	}
 }
 
+// A second agent that is refused must not take away what the first is writing.
+func TestSecondAgentTouchesNothing(t *testing.T) {
+	dir := t.TempDir()
+	j, _ := open(t, dir)
+	writing := filepath.Join(dir, durable.TempPrefix+"1")
+	if err := os.WriteFile(writing, nil, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if _, _, err := journal.Open(dir); !errors.Is(err, journal.ErrLocked) {
+		t.Fatalf("second Open: %v", err)
+	}
+	if _, err := os.Stat(writing); err != nil {
+		t.Error(err)
+	}
+	if err := j.Close(); err != nil {
+		t.Fatal(err)
+	}
+	open(t, dir)
+	if _, err := os.Stat(writing); !errors.Is(err, fs.ErrNotExist) {
+		t.Errorf("what a killed agent left is still there: %v", err)
+	}
+}
+
+// Somebody who asks whether an agent runs must not keep one from starting.
+func TestLookingDoesNotKeepAnAgentOut(t *testing.T) {
+	dir := t.TempDir()
+	j, _ := open(t, dir)
+	if err := j.Close(); err != nil {
+		t.Fatal(err)
+	}
+	stop, done := make(chan struct{}), make(chan struct{})
+	go func() {
+		defer close(done)
+		for {
+			select {
+			case <-stop:
+				return
+			case <-time.After(200 * time.Microsecond):
+				journal.Running(dir)
+			}
+		}
+	}()
+	for range 50 {
+		j, _, err := journal.Open(dir)
+		if err != nil {
+			t.Error(err)
+			break
+		}
+		if err := j.Close(); err != nil {
+			t.Error(err)
+		}
+	}
+	close(stop)
+	<-done
+}
+
 // Every file, cut at every class of length, is set aside and never fatal.
 func TestCorruptFilesAreSetAside(t *testing.T) {
 	for _, name := range []string{"journal.json", "inventory.json"} {
@@ -97,10 +154,23 @@ func TestCorruptFilesAreSetAside(t *testing.T) {
 	}
 }
 
+// What could be read of a corrupt file before the error doesn't count either.
+func TestCorruptFileIsNotHalfBelieved(t *testing.T) {
+	dir := t.TempDir()
+	if err := os.WriteFile(filepath.Join(dir, "journal.json"), []byte(`{"version":1,"commit":"abc","target":7}`), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	j, setAside := open(t, dir)
+	if len(setAside) != 1 || j.State.Commit != "" || j.State.Phase != "Idle" {
+		t.Errorf("set aside %v, state %+v", setAside, j.State)
+	}
+}
+
 func TestNewerFormatIsRefused(t *testing.T) {
 	for _, name := range []string{"journal.json", "inventory.json"} {
 		dir := t.TempDir()
-		data, _ := json.Marshal(map[string]any{"version": 99})
+		// Also where what this one knows has another shape there.
+		data := []byte(`{"version": 99, "target": [], "files": []}`)
 		if err := os.WriteFile(filepath.Join(dir, name), data, 0o600); err != nil {
 			t.Fatal(err)
 		}
