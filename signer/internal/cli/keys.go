@@ -22,9 +22,9 @@ const keysUsage = "folder with the keys, or with a keys.yaml that says where the
 func newKeys(o *options) *cobra.Command {
 	c := &cobra.Command{
 		Use:   "keys",
-		Short: "Show who signs what",
+		Short: "Show who signs what, and change it",
 	}
-	c.AddCommand(newKeysList(o), newKeysPublic(o))
+	c.AddCommand(newKeysList(o), newKeysPublic(o), newKeysRotate(o))
 	return c
 }
 

@@ -110,7 +110,7 @@ func (u *update) refreshTargets() (late bool, err error) {
 	if !u.has(metadata.TARGETS, role.KeyIDs, role.Threshold) {
 		return true, nil
 	}
-	targets, err := metadata.Targets().FromBytes(mustRead(u.base, metadata.TARGETS))
+	targets, err := u.base.targetsAnew()
 	if err != nil {
 		return false, fmt.Errorf("cannot sign targets: %w", err)
 	}

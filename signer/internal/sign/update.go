@@ -224,7 +224,7 @@ func (u *update) nextTimestamp() *metadata.Metadata[metadata.TimestampType] {
 func AddTeam(base *Base, team Team, signers keys.Signers, now time.Time, expiries v1.Expiries) (files Files, err error) {
 	defer recovered(&err)
 	u := newUpdate(base, newPen(signers, now, expiries))
-	targets, err := metadata.Targets().FromBytes(mustRead(base, metadata.TARGETS))
+	targets, err := base.targetsAnew()
 	if err != nil {
 		return nil, fmt.Errorf("cannot add team %s: %w", team.Name, err)
 	}
@@ -252,8 +252,11 @@ func AddTeam(base *Base, team Team, signers keys.Signers, now time.Time, expirie
 	return u.out, nil
 }
 
-// mustRead is for a file that Open read already.
-func mustRead(b *Base, role string) []byte {
-	data, _ := b.files.ReadFile(trust.MetadataPath(role))
-	return data
+// targetsAnew decodes targets.json, which Open verified, for changing.
+func (b *Base) targetsAnew() (*metadata.Metadata[metadata.TargetsType], error) {
+	data, err := b.read(metadata.TARGETS)
+	if err != nil {
+		return nil, err
+	}
+	return metadata.Targets().FromBytes(data)
 }
