@@ -91,10 +91,17 @@ func (a *Audit) Append(r Record) error {
 	if err != nil {
 		return fmt.Errorf("cannot open the audit log: %w", err)
 	}
-	if _, err := f.Write(append(line, '\n')); err != nil {
-		return errors.Join(fmt.Errorf("cannot write the audit log: %w", err), f.Close())
+	end, err := f.Seek(0, io.SeekEnd)
+	if err == nil {
+		if _, err = f.Write(append(line, '\n')); err == nil {
+			err = f.Sync()
+		}
+		if err != nil {
+			// Half a line would spoil the next one, and the chain with it.
+			err = errors.Join(err, f.Truncate(end))
+		}
 	}
-	if err := errors.Join(f.Sync(), f.Close()); err != nil {
+	if err := errors.Join(err, f.Close()); err != nil {
 		return fmt.Errorf("cannot write the audit log: %w", err)
 	}
 	a.last = HashLine(line)

@@ -6,10 +6,13 @@ import (
 	"io"
 	"net/http/httptest"
 	"os"
+	"os/signal"
 	"path/filepath"
 	"strings"
 	"testing"
 	"time"
+
+	"golang.org/x/sys/unix"
 
 	"github.com/gpuaas/node-agent/agent/internal/report"
 	v1 "github.com/gpuaas/node-agent/schema/v1"
@@ -88,6 +91,53 @@ func TestAuditChains(t *testing.T) {
 			t.Errorf("line %d: previous is %q, want %q", i, r.Previous, previous)
 		}
 		previous = report.HashLine(line)
+	}
+}
+
+// A disk that is full in the middle of a record: what comes later isn't spoilt.
+func TestAuditLogSurvivesAFullDisk(t *testing.T) {
+	dir := t.TempDir()
+	a, err := report.OpenAudit(dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := a.Append(report.Record{Event: "verified", Result: "ok"}); err != nil {
+		t.Fatal(err)
+	}
+	log := filepath.Join(dir, "audit.jsonl")
+	info, err := os.Stat(log)
+	if err != nil {
+		t.Fatal(err)
+	}
+	// A limit of the process' own stands for the disk's.
+	signal.Ignore(unix.SIGXFSZ)
+	defer signal.Reset(unix.SIGXFSZ)
+	var before unix.Rlimit
+	if err := unix.Getrlimit(unix.RLIMIT_FSIZE, &before); err != nil {
+		t.Fatal(err)
+	}
+	full := unix.Rlimit{Cur: uint64(info.Size()) + 10, Max: before.Max}
+	if err := unix.Setrlimit(unix.RLIMIT_FSIZE, &full); err != nil {
+		t.Fatal(err)
+	}
+	writeErr := a.Append(report.Record{Event: "step", Result: "ok"})
+	if err := unix.Setrlimit(unix.RLIMIT_FSIZE, &before); err != nil {
+		t.Fatal(err)
+	}
+	if writeErr == nil {
+		t.Error("a record that doesn't fit was written")
+	}
+	if err := a.Append(report.Record{Event: "committed", Result: "ok"}); err != nil {
+		t.Fatal(err)
+	}
+	data, err := os.ReadFile(log)
+	if err != nil {
+		t.Fatal(err)
+	}
+	lines := bytes.Split(bytes.TrimSpace(data), []byte("\n"))
+	var last report.Record
+	if len(lines) != 2 || json.Unmarshal(lines[1], &last) != nil || last.Previous != report.HashLine(lines[0]) {
+		t.Errorf("the log is\n%s", data)
 	}
 }
 
