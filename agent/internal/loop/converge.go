@@ -41,6 +41,7 @@ func (l *Loop) isGood(d desired) bool {
 func (l *Loop) converge(ctx context.Context, cause string) {
 	defer func() { l.resumed = false }()
 	l.worked = true
+	l.Notifier.Working()
 	defer l.publish()
 	s := &l.Journal.State
 	if s.Target == nil {
@@ -192,7 +193,7 @@ func (l *Loop) stage(ctx context.Context, p plan.Plan) (staged bool, err error) 
 	for _, s := range p.Staging() {
 		staged = true
 		l.Notifier.Status("staging " + s.Ref)
-		l.Notifier.Alive()
+		l.Notifier.Working()
 		l.Log.Info("staging", "package", s.Package.Name, "digest", s.Package.Digest, "reason", s.Reason)
 		err := l.Packages.Stage(ctx, *s.Package)
 		l.auditStep(apply.Record{Step: s, After: s.Package.Digest, Err: err})
@@ -288,13 +289,14 @@ func (l *Loop) apply(ctx context.Context, steps []host.Step) error {
 func (l *Loop) probation(ctx context.Context, d desired, steps []host.Step, fresh bool) error {
 	touched := map[string]bool{}
 	for _, s := range steps {
-		if s.Action == host.StartService || s.Action == host.RestartService {
-			touched[s.Ref] = true
+		switch s.Action {
+		case host.StartService, host.RestartService, host.RunAction:
+			touched[s.Service.Unit] = true
 		}
 	}
 	var services []task.Service
 	for _, r := range d.resources {
-		if s, ok := r.(task.Service); ok && s.State == task.Running && (touched[s.Ref()] || fresh && l.resumed) {
+		if s, ok := r.(task.Service); ok && s.State == task.Running && (touched[s.Unit] || fresh && l.resumed) {
 			services = append(services, s)
 		}
 	}

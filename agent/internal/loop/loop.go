@@ -64,8 +64,9 @@ type Watcher interface {
 type Notifier interface {
 	Ready()
 	Status(text string)
-	// Alive is called while the loop makes progress.
-	Alive()
+	// Working is called when a piece of work begins, Waiting when there is none.
+	Working()
+	Waiting()
 	Stopping()
 }
 
@@ -155,13 +156,17 @@ func (l *Loop) Run(ctx context.Context, wake <-chan struct{}) error {
 	// that boots while the git server is down still gets its services.
 	l.converge(ctx, "start")
 	poll, scan := time.NewTimer(0), time.NewTimer(l.ScanInterval)
-	damped := time.NewTimer(time.Hour)
+	damped, retry := time.NewTimer(time.Hour), time.NewTimer(time.Hour)
 	damped.Stop()
-	defer poll.Stop()
-	defer scan.Stop()
-	defer damped.Stop()
+	retry.Stop()
+	var warned time.Time
+	defer func() {
+		for _, t := range []*time.Timer{poll, scan, damped, retry} {
+			t.Stop()
+		}
+	}()
 	for {
-		l.Notifier.Alive()
+		l.Notifier.Waiting()
 		if l.worked && l.Rest != nil {
 			l.worked = false
 			l.Rest()
@@ -183,16 +188,21 @@ func (l *Loop) Run(ctx context.Context, wake <-chan struct{}) error {
 		case what := <-l.Watcher.Changes():
 			now := l.Now()
 			if until := l.damper.until(now); until.After(now) {
-				l.Log.Warn("drift is repaired again and again: waiting before the next repair", "changed", what, "until", until.UTC())
+				if warned != until {
+					l.Log.Warn("this host needed repair again and again: waiting before the next one", "changed", what, "until", until.UTC())
+					warned = until
+				}
 				damped.Reset(until.Sub(now))
 				continue
 			}
 			l.converge(ctx, "changed: "+what)
 		case <-damped.C:
 			l.converge(ctx, "damped drift")
+		case <-retry.C:
+			l.converge(ctx, "retry")
 		}
 		if !l.retryAt.IsZero() {
-			damped.Reset(max(l.retryAt.Sub(l.Now()), time.Second))
+			retry.Reset(max(l.retryAt.Sub(l.Now()), time.Second))
 		}
 	}
 }

@@ -74,6 +74,7 @@ func bootstrapError(err error) error {
 
 // poll asks the source and verifies what is new. It reports whether the target changed.
 func (l *Loop) poll(ctx context.Context) (moved bool) {
+	l.Notifier.Working()
 	ctx, cancel := context.WithTimeout(ctx, l.PollTimeout)
 	defer cancel()
 	snap, err := l.Source.Poll(ctx, l.seen)
@@ -148,6 +149,9 @@ func (l *Loop) refuse(commit string, err error) {
 	e := new(trust.Error)
 	if !errors.As(err, &e) {
 		e = &trust.Error{Reason: v1.ReasonInternal, Err: err}
+	}
+	if e.Reason == v1.ReasonBootstrapRoot {
+		e.Err = fmt.Errorf("%w (it is trust/root.json beside the agent's config.yaml: install that of the fleet repo again)", e.Err)
 	}
 	l.condition(v1.Verified, v1.False, e.Reason, fmt.Sprintf("commit %s is refused: %v", short(commit), e))
 	l.fail("verify", &host.Error{Component: "trust", Element: commit, Reason: e.Reason, Err: e})

@@ -77,7 +77,11 @@ func (l *Loop) freshness() {
 	switch {
 	case l.verified == nil:
 		if l.pollFailures > 0 {
-			l.condition(v1.Fresh, v1.False, v1.ReasonSourceUnreachable, "the signed branch was never reached")
+			reason := v1.ReasonSourceUnreachable
+			if l.lastErrorIn("source") {
+				reason = l.status.LastError.Category
+			}
+			l.condition(v1.Fresh, v1.False, reason, "nothing was ever fetched from the signed branch")
 		}
 	case l.expired(now):
 	case !last.IsZero() && now.Sub(last) > l.StaleAfter:
@@ -130,7 +134,7 @@ func (l *Loop) leftAlone(notices []plan.Notice) string {
 // noteDrift counts and reports what is about to be repaired.
 func (l *Loop) noteDrift(steps []host.Step) {
 	for _, s := range steps {
-		if s.Action == host.StagePackage {
+		if s.Action == host.StagePackage || s.Action == host.DaemonReload {
 			continue
 		}
 		l.status.Repairs++

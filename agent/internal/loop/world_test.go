@@ -326,5 +326,6 @@ type quiet struct{}
 
 func (quiet) Ready()        {}
 func (quiet) Status(string) {}
-func (quiet) Alive()        {}
+func (quiet) Working()      {}
+func (quiet) Waiting()      {}
 func (quiet) Stopping()     {}

@@ -1,15 +1,18 @@
 package report
 
 import (
+	"sync/atomic"
 	"time"
 
 	"github.com/coreos/go-systemd/v22/daemon"
 )
 
-// Notifier speaks sd_notify(3). Where nobody listens it does nothing. It is not
-// safe for concurrent use, but for the watchdog that it runs itself.
+// Notifier speaks sd_notify(3). Where nobody listens it does nothing. Its methods
+// are safe for concurrent use.
 type Notifier struct {
-	alive chan struct{}
+	// since is when the loop began to work on what it works on, in Unix
+	// seconds; 0 while it waits.
+	since atomic.Int64
 }
 
 // busyFor is how long the loop may work on one thing, such as a large download
@@ -19,28 +22,32 @@ const busyFor = time.Hour
 // NewNotifier returns a Notifier and starts the watchdog if systemd asks for one
 // (WatchdogSec=).
 func NewNotifier() *Notifier {
-	n := &Notifier{alive: make(chan struct{}, 1)}
+	n := &Notifier{}
 	if interval, err := daemon.SdWatchdogEnabled(false); err == nil && interval > 0 {
 		go n.watchdog(interval / 2)
 	}
 	return n
 }
 
-// watchdog pings as long as the loop showed a sign of life within busyFor. The
-// loop also sleeps, but never longer than between two polls.
+// watchdog pings for as long as the loop isn't stuck.
 func (n *Notifier) watchdog(every time.Duration) {
-	last := time.Now()
-	for range time.Tick(every) {
-		select {
-		case <-n.alive:
-			last = time.Now()
-		default:
-		}
-		if time.Since(last) < busyFor {
+	for now := range time.Tick(every) {
+		if !n.stuck(now) {
 			send(daemon.SdNotifyWatchdog)
 		}
 	}
 }
+
+func (n *Notifier) stuck(now time.Time) bool {
+	since := n.since.Load()
+	return since != 0 && now.Sub(time.Unix(since, 0)) > busyFor
+}
+
+// Working says that the loop begins a piece of work.
+func (n *Notifier) Working() { n.since.Store(time.Now().Unix()) }
+
+// Waiting says that the loop has nothing to do, for however long.
+func (n *Notifier) Waiting() { n.since.Store(0) }
 
 // Ready says that the agent works.
 func (n *Notifier) Ready() { send(daemon.SdNotifyReady) }
@@ -50,14 +57,6 @@ func (n *Notifier) Status(text string) { send("STATUS=" + text) }
 
 // Stopping says that the agent is on its way out.
 func (n *Notifier) Stopping() { send(daemon.SdNotifyStopping) }
-
-// Alive is a sign of life for the watchdog.
-func (n *Notifier) Alive() {
-	select {
-	case n.alive <- struct{}{}:
-	default:
-	}
-}
 
 // send ignores errors: that nobody listens is not worth a log line at each call.
 func send(state string) { _, _ = daemon.SdNotify(false, state) }
