@@ -11,6 +11,7 @@ import (
 	"os"
 	"os/signal"
 	"path/filepath"
+	"strings"
 	"syscall"
 	"time"
 
@@ -42,13 +43,17 @@ func Run(args []string, stdin io.Reader, stdout, stderr io.Writer) int {
 	o := &options{stdin: stdin, stdout: stdout, stderr: stderr, env: os.Getenv, now: time.Now}
 	root := newRoot(o)
 	root.SetArgs(args)
-	return o.finish(root.ExecuteContext(ctx))
+	c, err := root.ExecuteContextC(ctx)
+	return o.finish(c, err)
 }
 
 // finish says what went wrong. Errors in files come one a line, as editors and
 // CI read them.
-func (o *options) finish(err error) int {
+func (o *options) finish(c *cobra.Command, err error) int {
 	if err != nil && !o.started {
+		if !strings.ContainsAny(err.Error(), "`\n") { // it names no help and no command that was meant
+			err = fmt.Errorf("%w (see `%s --help`)", err, c.CommandPath())
+		}
 		err = exitcode.UsageError(err)
 	}
 	code, message := exitcode.Of(err)

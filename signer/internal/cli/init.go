@@ -8,6 +8,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"regexp"
 	"slices"
 	"strings"
 
@@ -151,6 +152,8 @@ func checkInitFolders(dir, keyDir string) error {
 	return nil
 }
 
+var release = regexp.MustCompile(`^v[0-9]+\.[0-9]+\.[0-9]+$`)
+
 func templateFiles(o *options, dir string, opts initOptions) (map[string][]byte, error) {
 	t := opts.template
 	if t.Name == "" {
@@ -163,7 +166,8 @@ func templateFiles(o *options, dir string, opts initOptions) (map[string][]byte,
 			return nil, exitcode.UsageError(fmt.Errorf("%q can't be the fleet's name: give one with --name", t.Name))
 		}
 	}
-	if v := buildinfo.Version(); strings.HasPrefix(v, "v") {
+	// What is between two releases can't be installed by its version.
+	if v := buildinfo.Version(); release.MatchString(v) {
 		t.SignerVersion = v
 	}
 	if opts.user {
@@ -325,6 +329,10 @@ func (o *options) author() publish.Author {
 
 // keySet is a folder of keys. Passphrases come from a file or a terminal; PINs are asked for.
 func (o *options) keySet(dir, file string) (keys.Set, error) {
+	// Not only when a key is needed: a pipeline with a wrong folder would be found out late.
+	if _, err := os.Stat(o.path(dir)); err != nil {
+		return keys.Set{}, fmt.Errorf("cannot use the keys of --keys: %w", err)
+	}
 	set := keys.Set{Dir: o.path(dir), Env: o.env, PIN: func(uri string) ([]byte, error) {
 		return o.askPIN(fmt.Sprintf("PIN of %s: ", uri))
 	}}

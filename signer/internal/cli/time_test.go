@@ -20,7 +20,7 @@ func at(now time.Time, args ...string) (code int, stderr string) {
 	}
 	root := newRoot(o)
 	root.SetArgs(args)
-	code = o.finish(root.Execute())
+	code = o.finish(root.ExecuteC())
 	return code, err.String()
 }
 
