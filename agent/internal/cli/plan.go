@@ -69,7 +69,8 @@ func runPlan(ctx context.Context, o *options, format output, offline bool) error
 	if p.Verified.IsZero() {
 		return verifyError(planErr)
 	}
-	if err := format.print(o.stdout, viewPlan(p), func(w io.Writer) error { return printPlan(w, viewPlan(p)) }); err != nil {
+	view := viewPlan(p)
+	if err := format.print(o.stdout, view, func(w io.Writer) error { return printPlan(w, view, planErr != nil) }); err != nil {
 		return err
 	}
 	switch {
@@ -100,14 +101,19 @@ func viewPlan(p loop.Preview) planView {
 	return v
 }
 
-func printPlan(w io.Writer, v planView) error {
+// printPlan prints a plan, or what there is of one that can't be carried out.
+func printPlan(w io.Writer, v planView, refused bool) error {
 	fmt.Fprintf(w, "Commit %s, generation %d, manifest %s\n", v.Commit, v.Generation, v.Manifest)
 	if v.Held != "" {
 		fmt.Fprintf(w, "This manifest failed before and is held until another one comes: %s\n", v.Held)
 	}
-	if len(v.Steps) == 0 {
+	switch {
+	case refused:
+		fmt.Fprintln(w, "This manifest can't be applied here; this host stays as it is.")
+	case len(v.Steps) == 0:
 		fmt.Fprintln(w, "Nothing to do: this host is as its manifest says.")
-	} else {
+	}
+	if len(v.Steps) > 0 {
 		tw := tabwriter.NewWriter(w, 0, 4, 2, ' ', 0)
 		fmt.Fprintf(tw, "\nSTEP\tRESOURCE\tTASK\tWHY\n")
 		for _, s := range v.Steps {

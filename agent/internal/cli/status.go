@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"slices"
 	"text/tabwriter"
 	"time"
 
@@ -22,7 +23,8 @@ func newStatus(o *options) *cobra.Command {
 		Use:   "status",
 		Short: "Show what runs here, since when, and what is wrong",
 		Long: `Show the status document of the agent: generations, conditions, packages, tasks,
-what is trusted, and the last error. Changes nothing.
+what is trusted, and the last error. A document that is too old to be believed
+counts as stale. Changes nothing.
 
 ` + exitcode.Help,
 		RunE: func(*cobra.Command, []string) error { return runStatus(o, format) },
@@ -40,12 +42,49 @@ func runStatus(o *options, format output) error {
 	if err != nil {
 		return err
 	}
-	running := journal.Running(cfg.Paths.State)
-	p := newPainter(o.stdout, o.env)
-	if err := format.print(o.stdout, s, func(w io.Writer) error { return printStatus(w, s, running, time.Now(), p) }); err != nil {
+	now, p := time.Now(), newPainter(o.stdout, o.env)
+	// Long enough for an agent at rest, whose source doesn't answer, to have written again.
+	limit := time.Duration(cfg.Source.StaleAfter) + 2*max(time.Duration(cfg.Poll.Interval), 10*time.Minute)
+	s = aged(s, now, limit)
+	agent := "running"
+	if running, err := journal.Running(cfg.Paths.State); err != nil {
+		agent = "running or not, which only its own user may see"
+	} else if !running {
+		agent = p.bad("not running")
+	}
+	if err := format.print(o.stdout, s, func(w io.Writer) error { return printStatus(w, s, agent, now, p) }); err != nil {
 		return err
 	}
 	return silent(statusCode(s))
+}
+
+// aged is a status document read at now. An agent that was stopped, or hangs, can't
+// say itself that its metadata expired since, or that it is out of touch.
+func aged(s v1.NodeStatus, now time.Time, limit time.Duration) v1.NodeStatus {
+	if report.Condition(s, v1.Fresh).Status == v1.False {
+		return s
+	}
+	stale := v1.Condition{Type: v1.Fresh, Status: v1.False}
+	age := now.Sub(s.Updated)
+	switch role, when := soonest(s.Trust); {
+	case !when.IsZero() && when.Before(now):
+		stale.Reason = v1.ReasonExpired
+		stale.Message = fmt.Sprintf("%s metadata expired at %s, after the last report", role, when.UTC().Format(time.RFC3339))
+	case age > limit:
+		stale.Reason = v1.ReasonSourceUnreachable
+		stale.Message = fmt.Sprintf("the last report is %s old: the agent doesn't run, or hangs", age.Round(time.Second))
+	default:
+		return s
+	}
+	s.Conditions = report.SetCondition(slices.Clone(s.Conditions), now, stale)
+	return s
+}
+
+func soonest(t *v1.TrustStatus) (role string, when time.Time) {
+	if t == nil {
+		return "", time.Time{}
+	}
+	return firstExpiry(*t)
 }
 
 // statusCode is what status means as an exit code. What is wrong now comes
@@ -73,12 +112,8 @@ func statusCode(s v1.NodeStatus) int {
 	return exitcode.OK
 }
 
-func printStatus(w io.Writer, s v1.NodeStatus, running bool, now time.Time, p painter) error {
+func printStatus(w io.Writer, s v1.NodeStatus, agent string, now time.Time, p painter) error {
 	tw := tabwriter.NewWriter(w, 0, 4, 2, ' ', 0)
-	agent := "running"
-	if !running {
-		agent = p.bad("not running")
-	}
 	fmt.Fprintf(tw, "Node\t%s\n", s.Node)
 	fmt.Fprintf(tw, "Agent\t%s, %s, last report %s\n", s.AgentVersion, agent, ago(now, s.Updated))
 	fmt.Fprintf(tw, "Phase\t%s\n", s.Phase)

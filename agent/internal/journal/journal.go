@@ -160,15 +160,22 @@ func Peek(dir string) (*Journal, error) {
 	return j, j.load(nil)
 }
 
-// Running reports whether an agent holds the lock of the state folder.
-func Running(dir string) bool {
+// Running reports whether an agent holds the lock of the state folder. An error
+// says that this can't be told, to somebody who may not open it for one.
+func Running(dir string) (bool, error) {
 	lock, err := os.OpenFile(filepath.Join(dir, "lock"), os.O_RDWR, 0)
+	if errors.Is(err, fs.ErrNotExist) {
+		return false, nil
+	}
 	if err != nil {
-		return false
+		return false, fmt.Errorf("cannot look at the lock: %w", err)
 	}
 	defer lock.Close()
 	err = unix.Flock(int(lock.Fd()), unix.LOCK_SH|unix.LOCK_NB)
-	return errors.Is(err, unix.EWOULDBLOCK)
+	if errors.Is(err, unix.EWOULDBLOCK) {
+		return true, nil
+	}
+	return false, err
 }
 
 // Close gives the lock back.

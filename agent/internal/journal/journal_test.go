@@ -63,8 +63,8 @@ func TestSecondAgentIsKeptOut(t *testing.T) {
 	if _, _, err := journal.Open(dir); !errors.Is(err, journal.ErrLocked) {
 		t.Errorf("second Open: %v", err)
 	}
-	if !journal.Running(dir) {
-		t.Error("Running is false while the lock is held")
+	if running, err := journal.Running(dir); !running || err != nil {
+		t.Errorf("Running is %v, %v while the lock is held", running, err)
 	}
 	if _, err := journal.Peek(dir); err != nil {
 		t.Errorf("looking needs no lock: %v", err)
@@ -109,7 +109,9 @@ func TestLookingDoesNotKeepAnAgentOut(t *testing.T) {
 			case <-stop:
 				return
 			case <-time.After(200 * time.Microsecond):
-				journal.Running(dir)
+				if _, err := journal.Running(dir); err != nil {
+					t.Error(err)
+				}
 			}
 		}
 	}()
