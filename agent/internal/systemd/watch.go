@@ -67,16 +67,17 @@ func (w *Watch) run(ctx context.Context) {
 			if err := conn.Close(); err != nil {
 				w.log.Debug("cannot close a connection to systemd", "error", err)
 			}
-			continue
-		}
-		if wait == firstRedial {
+		} else if wait == firstRedial {
 			w.log.Warn("systemd cannot be watched; will try again", "error", err)
 		}
+		// Also after a connection that ended: one may end at once, again and again.
 		select {
 		case <-ctx.Done():
 		case <-time.After(wait):
 		}
-		wait = min(2*wait, lastRedial)
+		if err != nil {
+			wait = min(2*wait, lastRedial)
+		}
 	}
 }
 
