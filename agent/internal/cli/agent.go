@@ -138,7 +138,7 @@ func (a *agent) build(cfg config.Config, repoDir string, sd *systemd.Client, rea
 	parts.Source, parts.Packages = src, pkgs
 	parts.Observer = observe.Observer{Units: sd, Packages: pkgs.store, UnitDir: cfg.Paths.Units}
 	parts.Applier = &apply.Applier{
-		Systemd: sd, Packages: pkgs.store, UnitDir: cfg.Paths.Units, FileRoots: cfg.Guard.FileRoots, Now: time.Now,
+		Systemd: sd, Packages: pkgs.store, Stager: pkgs, UnitDir: cfg.Paths.Units, FileRoots: cfg.Guard.FileRoots, Now: time.Now,
 	}
 	parts.Prober = &health.Prober{Units: sd, Checks: health.NewNetwork()}
 	return nil

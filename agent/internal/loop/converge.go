@@ -31,15 +31,18 @@ func (l *Loop) isTarget(d desired) bool {
 	return t != nil && *t == d.name
 }
 
-// isGood reports whether d passed its probation before.
+// isGood reports whether d passed its probation before. A host without anything
+// of ours was good before the first manifest.
 func (l *Loop) isGood(d desired) bool {
 	g := l.Journal.State.LastGood
-	return g != nil && *g == d.name
+	return d.isNothing() || g != nil && *g == d.name
 }
+
+// isNothing reports whether d wants nothing of ours to be on the host.
+func (d desired) isNothing() bool { return d.name == journal.Manifest{} }
 
 // converge makes the host what the newest usable manifest says. cause is for the log.
 func (l *Loop) converge(ctx context.Context, cause string) {
-	defer func() { l.resumed = false }()
 	l.worked = true
 	l.Notifier.Working()
 	defer l.publish()
@@ -48,21 +51,35 @@ func (l *Loop) converge(ctx context.Context, cause string) {
 		return
 	}
 	l.Log.Debug("reconcile", "cause", cause)
-	if s.Hold == nil && !l.retryAt.After(l.Now()) {
+	due := !l.retryAt.After(l.Now())
+	if due {
 		l.retryAt = time.Time{}
+	}
+	if s.Hold == nil && due {
 		if l.pass(ctx, *s.Target) || ctx.Err() != nil {
 			return
 		}
 	}
 	// The newest manifest is held, refused, or waits for another try: what was
 	// good before is what the host gets until then.
-	if s.LastGood != nil && *s.LastGood != *s.Target && ctx.Err() == nil {
-		l.pass(ctx, *s.LastGood)
+	if good, ok := l.fallback(); ok && ctx.Err() == nil {
+		l.pass(ctx, good)
 		l.to(Held)
 	}
 	if s.Hold != nil {
 		l.showHold()
 	}
+}
+
+// fallback is what the host gets while it doesn't get the target. Without a good
+// manifest that is nothing, once the target is held: what a rollback could not
+// remove must go all the same.
+func (l *Loop) fallback() (name journal.Manifest, ok bool) {
+	s := l.Journal.State
+	if s.LastGood == nil {
+		return journal.Manifest{}, s.Hold != nil
+	}
+	return *s.LastGood, *s.LastGood != *s.Target
 }
 
 // pass brings the host to one manifest. It reports whether the pass reached it,
@@ -85,7 +102,15 @@ func (l *Loop) pass(ctx context.Context, name journal.Manifest) bool {
 }
 
 func (l *Loop) load(name journal.Manifest) (desired, error) {
+	if name == (journal.Manifest{}) {
+		return desired{}, nil
+	}
 	data, err := l.Journal.LoadManifest(name)
+	if err != nil && l.verified != nil && l.verified.Digest() == name.Digest {
+		// What was verified holds the same bytes, so the kept file heals.
+		data = l.verified.Bytes()
+		_, err = l.Journal.SaveManifest(data, name.Generation)
+	}
 	if err != nil {
 		return desired{}, err
 	}
@@ -106,6 +131,7 @@ func decode(name journal.Manifest, data []byte) (desired, error) {
 
 // prepare judges, stages and plans. The host behaves as before until it returned.
 func (l *Loop) prepare(ctx context.Context, d *desired) (plan.Plan, error) {
+	l.working = d.name
 	p, err := l.computePlan(ctx, d)
 	if err != nil {
 		return p, err
@@ -212,6 +238,9 @@ func (l *Loop) notReached(d desired, e *host.Error) {
 	}
 	if e.Retry {
 		l.postpone()
+	} else {
+		// A new manifest, a restart or SIGHUP helps, time hardly ever.
+		l.retryAt = l.Now().Add(jitter(damperMax))
 	}
 	phase := "plan"
 	if e.Component == "fetch" || e.Component == "store" {
@@ -221,7 +250,7 @@ func (l *Loop) notReached(d desired, e *host.Error) {
 	l.fail(phase, e)
 	l.condition(v1.Applied, v1.False, e.Reason, e.Error())
 	l.to(Held)
-	l.audit(report.Record{Event: "refused", Result: "failed", Resource: e.Element, Error: e.Error()})
+	l.refused(report.Record{Generation: d.name.Generation, Manifest: d.name.Digest, Resource: e.Element, Error: e.Error()})
 	l.Log.Error("cannot apply the manifest; the host stays as it is", "generation", d.name.Generation,
 		"component", e.Component, "element", e.Element, "reason", e.Reason, "error", e)
 }
@@ -238,12 +267,11 @@ func (l *Loop) postpone() {
 // carryOut applies a plan, watches what it touched, and commits or rolls back.
 func (l *Loop) carryOut(ctx context.Context, d desired, p plan.Plan) bool {
 	fresh := !l.isGood(d)
-	if len(p.Steps) == 0 && !fresh {
+	if len(p.Steps) == 0 && !fresh && l.unproven != d.name.Digest {
 		l.reached(d, p.Notices)
 		return true
 	}
-	drifted := !fresh && host.Disruptive(p.Steps)
-	if drifted {
+	if !fresh && !d.isNothing() && host.Disruptive(p.Steps) {
 		l.noteDrift(p.Steps)
 	}
 	if fresh && l.isTarget(d) && len(p.Steps) > 0 {
@@ -265,7 +293,9 @@ func (l *Loop) carryOut(ctx context.Context, d desired, p plan.Plan) bool {
 		l.failed(ctx, d, host.AsError(err), fresh)
 		return true
 	}
-	l.commit(d, fresh)
+	if fresh && !l.commit(d) {
+		return true
+	}
 	l.reached(d, p.Notices)
 	return true
 }
@@ -276,7 +306,10 @@ func (l *Loop) apply(ctx context.Context, steps []host.Step) error {
 			l.Log.Info("step", "action", s.Action.String(), "resource", s.Ref, "reason", s.Reason)
 		}
 	}
-	steps = slices.DeleteFunc(slices.Clone(steps), func(s host.Step) bool { return s.Action == host.StagePackage })
+	// What is on the node without being activated still has to become the agent's.
+	steps = slices.DeleteFunc(slices.Clone(steps), func(s host.Step) bool {
+		return s.Action == host.StagePackage && s.Package.Activate
+	})
 	if len(steps) == 0 {
 		return nil
 	}
@@ -284,10 +317,10 @@ func (l *Loop) apply(ctx context.Context, steps []host.Step) error {
 	return l.Applier.Run(ctx, steps, &inv, l.Journal.SaveInventory, l.auditStep)
 }
 
-// probation watches the services that steps touched; after a crash, all of an
-// uncommitted manifest, since which were touched is not known any more.
+// probation watches the services that steps touched, or all of a manifest that
+// is unproven.
 func (l *Loop) probation(ctx context.Context, d desired, steps []host.Step, fresh bool) error {
-	touched := map[string]bool{}
+	touched, all := map[string]bool{}, l.unproven == d.name.Digest
 	for _, s := range steps {
 		switch s.Action {
 		case host.StartService, host.RestartService, host.RunAction:
@@ -296,35 +329,44 @@ func (l *Loop) probation(ctx context.Context, d desired, steps []host.Step, fres
 	}
 	var services []task.Service
 	for _, r := range d.resources {
-		if s, ok := r.(task.Service); ok && s.State == task.Running && (touched[s.Unit] || fresh && l.resumed) {
+		if s, ok := r.(task.Service); ok && s.State == task.Running && (touched[s.Unit] || all) {
 			services = append(services, s)
 		}
 	}
-	if len(services) == 0 {
-		return nil
+	if len(services) > 0 {
+		if fresh && l.isTarget(d) {
+			l.to(Probation)
+			l.publish()
+		}
+		if err := l.Prober.Probe(ctx, services); err != nil {
+			return err
+		}
 	}
-	if fresh && l.isTarget(d) {
-		l.to(Probation)
-		l.publish()
+	if all {
+		l.unproven = ""
 	}
-	return l.Prober.Probe(ctx, services)
+	return nil
 }
 
-// commit makes d the last good manifest and collects garbage.
-func (l *Loop) commit(d desired, fresh bool) {
-	if !fresh {
-		return
-	}
+// commit makes d the last good manifest and collects garbage. What can't be made
+// durable isn't committed, and tried again.
+func (l *Loop) commit(d desired) bool {
 	s := &l.Journal.State
+	before := *s
 	s.LastGood, s.Attempts, s.Phase, s.Applied = &d.name, 0, string(Committed), l.Now().UTC()
-	l.retryAt = time.Time{}
 	if err := l.Journal.Save(); err != nil {
+		*s = before
 		l.fail("commit", host.AsError(err))
-		return
+		l.retryAt = l.Now().Add(backoff(s.Attempts, damperMax))
+		s.Attempts++
+		l.Log.Error("cannot save the journal", "error", err)
+		return false
 	}
+	l.retryAt = time.Time{}
 	l.audit(report.Record{Event: "committed", Result: "ok"})
 	l.Log.Info("committed", "generation", d.name.Generation, "digest", d.name.Digest)
 	l.collect(d)
+	return true
 }
 
 // collect drops kept manifests and package versions that nothing needs. What

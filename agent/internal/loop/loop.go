@@ -117,7 +117,7 @@ type Loop struct {
 	// seen is the commit that was last judged, good or bad: it isn't fetched again.
 	seen         string
 	pollFailures int
-	// retryAt is when a manifest that failed for a passing reason may be tried again.
+	// retryAt is when a manifest that failed may be tried again.
 	retryAt time.Time
 	damper  damper
 	// worked is true when something more than a poll without news was done since
@@ -125,16 +125,26 @@ type Loop struct {
 	worked bool
 	// written is the status document as it was last published.
 	written v1.NodeStatus
-	// resumed is true until the first pass is over: a crash may have cut a
-	// probation short, so all services of an uncommitted manifest are watched.
-	resumed bool
+	// unproven is the digest of a manifest whose services were touched and not seen
+	// healthy since: a probation failed, or a crash cut it short. Which were touched
+	// is not known any more, so all of them are watched once.
+	unproven string
+	// working is the manifest that is being applied, for the audit log.
+	working journal.Manifest
+	// refusal is the last one that the audit log was told of.
+	refusal string
+	// contactSaved is the last contact that is durable.
+	contactSaved time.Time
 }
 
 // New returns a loop over an open journal. It restores and re-verifies what was
 // last trusted; setAside names state files that were corrupt.
 func New(s Settings, p Parts, setAside []string) (*Loop, error) {
-	l := &Loop{Settings: s, Parts: p, phase: Idle, resumed: true}
+	l := &Loop{Settings: s, Parts: p, phase: Idle, contactSaved: p.Journal.State.LastContact}
 	l.status = newStatus(s)
+	if l.owes() {
+		l.unproven = p.Journal.State.Target.Digest
+	}
 	for _, name := range setAside {
 		l.Log.Error("state was corrupt and is set aside", "file", name)
 	}
@@ -207,8 +217,8 @@ func (l *Loop) Run(ctx context.Context, wake <-chan struct{}) error {
 	}
 }
 
-// Once polls and reconciles once and returns the status; its error is the
-// status' last one, for a caller that wants an exit code.
+// Once polls and reconciles once and returns the status. What went wrong is in
+// its LastError.
 func (l *Loop) Once(ctx context.Context) v1.NodeStatus {
 	l.pollAndConverge(ctx, "once")
 	return l.status
@@ -240,7 +250,7 @@ func jitter(d time.Duration) time.Duration {
 	return d - d/10 + rand.N(d/5+1)
 }
 
-// to moves the phase machine and makes the phase durable.
+// to moves the phase machine.
 func (l *Loop) to(p Phase) {
 	next, err := l.phase.next(p)
 	if err != nil {

@@ -93,12 +93,24 @@ func (l *Loop) poll(ctx context.Context) (moved bool) {
 	return l.judge(snap)
 }
 
-// contacted notes that the source answered. It becomes durable with the next
-// save: losing a minute of it is harmless, writing at each poll isn't.
+// contacted notes that the source answered. It becomes durable now and then:
+// losing some minutes of it is harmless, writing at each poll isn't, and without
+// any a restart would call a node stale for the time since its last manifest.
 func (l *Loop) contacted() {
-	l.Journal.State.LastContact = l.Now().UTC()
+	now := l.Now().UTC()
+	l.Journal.State.LastContact = now
+	if now.Sub(l.contactSaved) >= l.StaleAfter/4 {
+		l.contactSaved = now
+		if err := l.Journal.Save(); err != nil {
+			l.Log.Error("cannot save the journal", "error", err)
+		}
+	}
 	if l.lastErrorIn("source") {
 		l.status.LastError = nil
+		if h := l.Journal.State.Hold; h != nil {
+			e := h.Error
+			l.status.LastError = &e // that of the source hid it
+		}
 	}
 }
 
@@ -152,11 +164,12 @@ func (l *Loop) refuse(commit string, err error) {
 	}
 	if e.Reason == v1.ReasonBootstrapRoot {
 		e.Err = fmt.Errorf("%w (it is trust/root.json beside the agent's config.yaml: install that of the fleet repo again)", e.Err)
+		l.seen = "" // it is this node that lacks something: judge it again once that is there
 	}
 	l.condition(v1.Verified, v1.False, e.Reason, fmt.Sprintf("commit %s is refused: %v", short(commit), e))
 	l.fail("verify", &host.Error{Component: "trust", Element: commit, Reason: e.Reason, Err: e})
-	l.audit(report.Record{Event: "refused", Commit: commit, Result: "failed", Error: e.Error()})
-	l.Log.Error("refused a commit of the signed branch; the last verified state stays", "commit", commit, "reason", e.Reason, "role", e.Role, "error", e)
+	l.refused(report.Record{Commit: commit, Error: e.Error()})
+	l.Log.Error("refused a commit of the signed branch; the last verified state stays", "commit", commit, "reason", e.Reason, "role", e.Role, "error", clip(e.Error()))
 }
 
 // accept makes a verified manifest the target.
@@ -173,7 +186,7 @@ func (l *Loop) accept(commit string) (moved bool) {
 	moved = s.Target == nil || *s.Target != name
 	if moved {
 		s.Target, s.Hold, s.Attempts = &name, nil, 0
-		l.retryAt = time.Time{}
+		l.retryAt, l.refusal = time.Time{}, ""
 	}
 	if err := l.Journal.Save(); err != nil {
 		l.seen = ""
@@ -197,7 +210,7 @@ func (l *Loop) noteVerified() {
 	l.status.DesiredGeneration = l.verified.Manifest().Generation
 	l.status.FleetCommit = l.verified.Manifest().Source.Commit
 	l.condition(v1.Verified, v1.True, v1.ReasonOK, fmt.Sprintf("commit %s, generation %d", short(l.status.SourceCommit), l.status.DesiredGeneration))
-	if l.lastErrorIn("trust") {
+	if e := l.status.LastError; e != nil && (e.Component == "trust" || e.Phase == "trust" || e.Phase == "verify") {
 		l.status.LastError = nil
 	}
 }

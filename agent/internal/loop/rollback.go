@@ -12,6 +12,7 @@ import (
 
 // failed handles a pass that failed after it began to change the host.
 func (l *Loop) failed(ctx context.Context, d desired, e *host.Error, fresh bool) {
+	l.unproven = d.name.Digest
 	if !fresh {
 		// The manifest was good before, so there is nothing better to go back to:
 		// say so and try again, ever more slowly.
@@ -56,13 +57,14 @@ func (l *Loop) hold(d desired, e *host.Error) {
 // rollback reconciles to the last good manifest; without one, to a host without
 // anything of ours, which is what it was before.
 func (l *Loop) rollback(ctx context.Context, from desired) {
-	var to desired
-	if good := l.Journal.State.LastGood; good != nil {
-		var err error
-		if to, err = l.load(*good); err != nil {
-			l.rollbackFailed(host.AsError(err))
-			return
-		}
+	var good journal.Manifest
+	if g := l.Journal.State.LastGood; g != nil {
+		good = *g
+	}
+	to, err := l.load(good)
+	if err != nil {
+		l.rollbackFailed(good, host.AsError(err))
+		return
 	}
 	l.Log.Warn("rolling back", "from", from.name.Generation, "to", to.name.Generation)
 	p, err := l.prepare(ctx, &to)
@@ -72,19 +74,25 @@ func (l *Loop) rollback(ctx context.Context, from desired) {
 	if err == nil {
 		err = l.probation(ctx, to, p.Steps, false)
 	}
+	if ctx.Err() != nil {
+		return // a stop is no failure; the next start goes on
+	}
 	if err != nil {
-		l.rollbackFailed(host.AsError(err))
+		l.rollbackFailed(good, host.AsError(err))
 		return
 	}
-	l.audit(report.Record{Event: "rolled-back", Generation: to.name.Generation, Manifest: to.name.Digest, Result: "ok"})
-	l.Log.Warn("rolled back", "generation", to.name.Generation)
-	if to.name.Digest != "" {
-		l.reached(to, p.Notices)
-	}
+	l.auditAs(report.Record{Event: "rolled-back", Generation: good.Generation, Manifest: good.Digest, Result: "ok"})
+	l.Log.Warn("rolled back", "generation", good.Generation)
+	l.reached(to, p.Notices)
 }
 
-func (l *Loop) rollbackFailed(e *host.Error) {
-	l.audit(report.Record{Event: "rolled-back", Result: "failed", Resource: e.Element, Error: e.Error()})
+func (l *Loop) rollbackFailed(to journal.Manifest, e *host.Error) {
+	l.unproven = to.Digest
+	if l.Journal.State.Hold != nil {
+		l.retryAt = l.Now().Add(jitter(backoff(l.damper.repairs, damperMax)))
+		l.damper.repaired(l.Now())
+	}
+	l.auditAs(report.Record{Event: "rolled-back", Generation: to.Generation, Manifest: to.Digest, Result: "failed", Resource: e.Element, Error: e.Error()})
 	l.condition(v1.Healthy, v1.False, e.Reason, fmt.Sprintf("the rollback failed too: %v", e))
 	l.Log.Error("the rollback failed too; what still works stays as it is and the next pass tries again",
 		"component", e.Component, "element", e.Element, "reason", e.Reason, "error", e)

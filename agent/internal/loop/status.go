@@ -29,7 +29,17 @@ func newStatus(s Settings) v1.NodeStatus {
 
 func (l *Loop) condition(t v1.ConditionType, status v1.ConditionStatus, reason v1.Reason, message string) {
 	l.status.Conditions = report.SetCondition(l.status.Conditions, l.Now(),
-		v1.Condition{Type: t, Status: status, Reason: reason, Message: message})
+		v1.Condition{Type: t, Status: status, Reason: reason, Message: clip(message)})
+}
+
+// maxMessage bounds what a message says: parts of it may be a stranger's words.
+const maxMessage = 4 << 10
+
+func clip(message string) string {
+	if len(message) <= maxMessage {
+		return message
+	}
+	return strings.ToValidUTF8(message[:maxMessage], "") + " ..."
 }
 
 // fail records the last error.
@@ -40,7 +50,7 @@ func (l *Loop) fail(phase string, e *host.Error) {
 
 func (l *Loop) statusError(phase string, e *host.Error) v1.StatusError {
 	return v1.StatusError{Phase: phase, Component: e.Component, Element: e.Element,
-		Category: e.Reason, Message: e.Err.Error(), Time: l.Now().UTC().Truncate(time.Second)}
+		Category: e.Reason, Message: clip(e.Err.Error()), Time: l.Now().UTC().Truncate(time.Second)}
 }
 
 func (l *Loop) lastErrorIn(component string) bool {
@@ -62,12 +72,14 @@ func (l *Loop) publish() {
 		return
 	}
 	l.status.Updated = now
-	if err := l.Publish(l.status); err != nil {
+	// Others keep what they are given, and conditions are changed in place.
+	published := l.status
+	published.Conditions = slices.Clone(l.status.Conditions)
+	if err := l.Publish(published); err != nil {
 		l.Log.Error("cannot write the status document", "error", err)
 		return
 	}
-	l.written = l.status
-	l.written.Conditions = slices.Clone(l.status.Conditions)
+	l.written = published
 }
 
 // freshness judges age: of the metadata, and of the last answer of the source.
@@ -82,6 +94,8 @@ func (l *Loop) freshness() {
 				reason = l.status.LastError.Category
 			}
 			l.condition(v1.Fresh, v1.False, reason, "nothing was ever fetched from the signed branch")
+		} else {
+			l.condition(v1.Fresh, v1.Unknown, v1.ReasonPending, "")
 		}
 	case l.expired(now):
 	case !last.IsZero() && now.Sub(last) > l.StaleAfter:
@@ -112,9 +126,14 @@ func (l *Loop) reached(d desired, notices []plan.Notice) {
 		if e := l.status.LastError; e != nil && e.Component != "source" && e.Component != "trust" {
 			l.status.LastError = nil
 		}
+		l.Journal.State.Attempts, l.refusal = 0, ""
 		l.to(Committed)
 	}
-	l.condition(v1.Healthy, v1.True, v1.ReasonOK, "")
+	if d.isNothing() {
+		l.condition(v1.Healthy, v1.Unknown, v1.ReasonPending, "nothing of a manifest is on this host")
+	} else {
+		l.condition(v1.Healthy, v1.True, v1.ReasonOK, "")
+	}
 	l.condition(v1.Drifted, v1.False, v1.ReasonOK, l.leftAlone(notices))
 }
 
@@ -176,26 +195,44 @@ func sorted(set map[string]bool) []string { return slices.Sorted(maps.Keys(set))
 
 // audit appends a record about the target.
 func (l *Loop) audit(r report.Record) {
-	r.Time = l.Now()
-	if r.Manifest == "" && l.Journal.State.Target != nil {
-		r.Generation, r.Manifest = l.Journal.State.Target.Generation, l.Journal.State.Target.Digest
+	if t := l.Journal.State.Target; t != nil {
+		r.Generation, r.Manifest = t.Generation, t.Digest
 	}
+	l.auditAs(r)
+}
+
+// auditAs appends a record about the manifest that it names, if any.
+func (l *Loop) auditAs(r report.Record) {
+	r.Time = l.Now()
 	if r.Commit == "" {
 		r.Commit = l.Journal.State.Commit
 	}
-	if l.verified != nil {
+	if l.verified != nil && l.verified.Digest() == r.Manifest {
 		r.SignedBy = l.verified.Trust().KeyIDs[l.Team]
 	}
+	r.Error = clip(r.Error)
 	if err := l.Audit.Append(r); err != nil {
 		l.Log.Error("cannot write the audit log", "error", err)
 	}
 }
 
+// refused records a refusal. One that repeats, at each try, is recorded once.
+func (l *Loop) refused(r report.Record) {
+	key := strings.Join([]string{r.Commit, r.Manifest, r.Resource, r.Error}, "\x00")
+	if key == l.refusal {
+		return
+	}
+	l.refusal = key
+	r.Event, r.Result = "refused", "failed"
+	l.auditAs(r)
+}
+
 func (l *Loop) auditStep(s apply.Record) {
 	r := report.Record{Event: "step", Action: s.Step.Action.String(), Resource: s.Step.Ref, Task: s.Step.Task,
-		Reason: s.Step.Reason, Before: s.Before, After: s.After, Result: "ok"}
+		Reason: s.Step.Reason, Before: s.Before, After: s.After, Result: "ok",
+		Generation: l.working.Generation, Manifest: l.working.Digest}
 	if s.Err != nil {
 		r.Result, r.Error = "failed", s.Err.Error()
 	}
-	l.audit(r)
+	l.auditAs(r)
 }

@@ -50,6 +50,7 @@ type world struct {
 	packages map[string]map[string]bool
 
 	// Failures that a test asks for.
+	rootErr   error
 	stageErr  error
 	applyErr  map[string]error // by Ref
 	unhealthy func([]task.Service) error
@@ -88,7 +89,7 @@ func (w *world) start() {
 	w.journal, w.audit = j, audit
 	w.loop, err = loop.New(loop.Settings{
 		Node: trusttest.Node, Team: trusttest.Team, AgentVersion: "test",
-		BootstrapRoot: func() ([]byte, error) { return w.repo.Bootstrap(), nil },
+		BootstrapRoot: func() ([]byte, error) { return w.repo.Bootstrap(), w.rootErr },
 		Guard:         guard.Default(guard.Paths{PackageRoot: "/opt/gpuaas/packages", FileRoots: []string{"/etc/gpuaas"}, UnitDir: "/etc/systemd/system"}),
 		PollInterval:  time.Minute, PollTimeout: time.Minute, ScanInterval: time.Hour, StaleAfter: time.Hour,
 		Now: w.time,
@@ -284,6 +285,8 @@ func (w *world) applyStep(s host.Step, inv *host.Inventory) {
 	case host.RemoveUnit:
 		delete(w.units, s.Name)
 		delete(inv.Units, s.Name)
+	case host.StagePackage:
+		inv.Packages[s.Package.Name] = host.OwnedPackage{}
 	case host.ActivatePackage:
 		inv.Packages[s.Package.Name] = host.OwnedPackage{Digest: s.Package.Digest}
 	case host.RemovePackage:
