@@ -351,6 +351,44 @@ start service/gpuaas-x@1.service: does not run, wanted running
 	}
 }
 
+// A oneshot service runs once for what is wanted, and not at every look.
+func TestOneshotRunsOncePerChange(t *testing.T) {
+	const start = "start service/gpuaas-x.service: does not run, wanted running"
+	for name, c := range map[string]struct {
+		lines string
+		state host.UnitState
+		want  string
+	}{
+		"ended well":       {"", host.UnitState{ServiceType: "oneshot", Result: "success"}, ""},
+		"failed":           {"", host.UnitState{ServiceType: "oneshot", ActiveState: "failed", Result: "exit-code"}, "start service/gpuaas-x.service: has failed (exit-code), wanted running [drift]\n"},
+		"was to remain":    {"[Service]\nRemainAfterExit=yes\n", host.UnitState{ServiceType: "oneshot", Result: "success"}, start + " [drift]\n"},
+		"is no oneshot":    {"", host.UnitState{ServiceType: "simple", Result: "success"}, start + " [drift]\n"},
+		"what it reads":    {"", host.UnitState{ServiceType: "oneshot", Result: "success"}, "write file//etc/gpuaas/x.env: content differs\n" + start + "\n"},
+		"stopped half way": {"", host.UnitState{ServiceType: "oneshot", Result: "signal"}, start + " [drift]\n"},
+	} {
+		s := newSim(t)
+		unit := task.Unit{Name: "gpuaas-x.service", Content: []byte(unitText("x") + c.lines)}
+		env := task.File{Path: "/etc/gpuaas/x.env", Content: []byte("A=1\n"), Mode: 0o640}
+		m := []task.Resource{unit, env, task.Service{Unit: unit.Name, State: task.Running, RestartOn: []string{unit.Ref(), env.Ref()}}}
+		s.converge(m)
+		s.active[unit.Name] = false
+		if name == "what it reads" {
+			m[1] = task.File{Path: env.Path, Content: []byte("A=2\n"), Mode: env.Mode}
+		}
+		o := s.observe(m)
+		state := o.Units[unit.Name]
+		state.ServiceType, state.Result = c.state.ServiceType, c.state.Result
+		if c.state.ActiveState != "" {
+			state.ActiveState = c.state.ActiveState
+		}
+		o.Units[unit.Name] = state
+		p := plan.Compute(plan.Input{Resources: m, Observed: o, Inventory: s.inv, Self: self, UnitDir: unitDir})
+		if got := show(p); got != c.want {
+			t.Errorf("%s: plan is\n%swanted\n%s", name, got, c.want)
+		}
+	}
+}
+
 // Sockets and timers go before the services that they start.
 func TestTriggersFirst(t *testing.T) {
 	s := newSim(t)

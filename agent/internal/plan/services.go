@@ -181,7 +181,10 @@ func (p *planner) running(want *task.Service, obs host.UnitState) {
 		p.step(s)
 	}
 	if !obs.Active() {
-		step(host.StartService, notRunning(obs))
+		ran := inputs != "" && own.Inputs == inputs && own.Pending == nil
+		if !ran || !p.endsWell(want, obs) {
+			step(host.StartService, notRunning(obs))
+		}
 		return
 	}
 	if u, unknown := p.index.unresolved(*want); unknown {
@@ -210,6 +213,24 @@ func (p *planner) running(want *task.Service, obs host.UnitState) {
 // restarted reports whether a unit was started again since a restart was begun.
 func restarted(obs host.UnitState, pending *host.PendingRestart) bool {
 	return obs.InvocationID != pending.Invocation
+}
+
+// endsWell reports whether a unit is one that does its work and ends, and did so:
+// it has run with what is wanted, and would run at every look if it were started again.
+func (p *planner) endsWell(want *task.Service, obs host.UnitState) bool {
+	u, installed := p.wantedUnit(want.Unit)
+	if !installed || pending(&u) || obs.ServiceType != "oneshot" || obs.ActiveState != "inactive" || obs.Result != "success" {
+		return false
+	}
+	f, err := unitfile.Parse(u.Content)
+	return err == nil && !slices.ContainsFunc(f.Assignments, func(a unitfile.Assignment) bool {
+		return a.Section == "Service" && a.Key == "RemainAfterExit" && isTrue(a.Value)
+	})
+}
+
+// isTrue reads a boolean as systemd does.
+func isTrue(value string) bool {
+	return slices.Contains([]string{"1", "yes", "y", "true", "t", "on"}, strings.ToLower(strings.TrimSpace(value)))
 }
 
 func notRunning(obs host.UnitState) string {
