@@ -106,17 +106,22 @@ func TestRunIsAtRestAfterARepairFailedInAHold(t *testing.T) {
 		}
 		w.once()
 		w.runFor(func(chan<- struct{}) {
-			w.running[app], w.unhealthy = false, sick
+			w.do(func() { w.running[app], w.unhealthy = false, sick })
 			w.changes <- app
 			synctest.Wait()
-			w.unhealthy = nil
-			time.Sleep(2 * time.Minute)
-			w.want(t, v1.Healthy, v1.True, v1.ReasonOK)
-			before := w.observed
-			time.Sleep(10 * time.Minute)
-			if n := w.observed - before; n > 2 {
-				t.Errorf("looked %d times at a host that is at rest", n)
-			}
+			w.do(func() { w.unhealthy = nil })
+			pass(2 * time.Minute)
+			var before int
+			w.do(func() {
+				w.want(t, v1.Healthy, v1.True, v1.ReasonOK)
+				before = w.observed
+			})
+			pass(10 * time.Minute)
+			w.do(func() {
+				if n := w.observed - before; n > 2 {
+					t.Errorf("looked %d times at a host that is at rest", n)
+				}
+			})
 		})
 	})
 }
@@ -148,11 +153,14 @@ func TestLastingRefusalIsNotRecordedAgainAndAgain(t *testing.T) {
 		w := clocked(t)
 		w.publish(2, "one", "  - {id: shadow, type: runtime.write_config_file, with: {path: /etc/shadow, content: x}}\n")
 		w.runFor(func(chan<- struct{}) {
-			before := w.observed
-			time.Sleep(time.Hour)
-			if n := w.observed - before; n > 20 {
-				t.Errorf("looked %d times", n)
-			}
+			var before int
+			w.do(func() { before = w.observed })
+			pass(time.Hour)
+			w.do(func() {
+				if n := w.observed - before; n > 20 {
+					t.Errorf("looked %d times", n)
+				}
+			})
 		})
 		if list := w.records("refused"); len(list) != 1 || list[0].Generation != 2 {
 			t.Errorf("%d records: %+v", len(list), list)

@@ -39,16 +39,17 @@ func TestRunPollsWithJitterAndNothingElseAtRest(t *testing.T) {
 		w := clocked(t)
 		w.publish(2, "one")
 		w.runFor(func(chan<- struct{}) {
-			w.applied = nil
-			before := len(w.polls)
-			observed := w.observed
-			time.Sleep(30 * time.Minute)
-			if n := len(w.polls) - before; n < 26 || n > 34 {
-				t.Errorf("%d polls in 30 minutes with an interval of one", n)
-			}
-			if len(w.applied) != 0 || w.observed != observed {
-				t.Errorf("at rest the loop did %v and looked %d times at the host", w.applied, w.observed-observed)
-			}
+			var polls, observed int
+			w.do(func() { w.applied, polls, observed = nil, len(w.polls), w.observed })
+			pass(30 * time.Minute)
+			w.do(func() {
+				if n := len(w.polls) - polls; n < 26 || n > 34 {
+					t.Errorf("%d polls in 30 minutes with an interval of one", n)
+				}
+				if len(w.applied) != 0 || w.observed != observed {
+					t.Errorf("at rest the loop did %v and looked %d times at the host", w.applied, w.observed-observed)
+				}
+			})
 		})
 	})
 }
@@ -58,13 +59,15 @@ func TestRunRepairsOnAnEventWithoutAPoll(t *testing.T) {
 		w := clocked(t)
 		w.publish(2, "one")
 		w.runFor(func(chan<- struct{}) {
-			polls := len(w.polls)
-			w.running[app] = false
+			var polls int
+			w.do(func() { polls, w.running[app] = len(w.polls), false })
 			w.changes <- app
 			synctest.Wait()
-			if !w.running[app] || len(w.polls) != polls {
-				t.Errorf("running %v after an event, %d polls", w.running[app], len(w.polls)-polls)
-			}
+			w.do(func() {
+				if !w.running[app] || len(w.polls) != polls {
+					t.Errorf("running %v after an event, %d polls", w.running[app], len(w.polls)-polls)
+				}
+			})
 		})
 	})
 }
@@ -74,10 +77,10 @@ func TestRunPollsAtOnceWhenWoken(t *testing.T) {
 		w := clocked(t)
 		w.publish(2, "one")
 		w.runFor(func(wake chan<- struct{}) {
-			w.publish(3, "two")
+			w.do(func() { w.publish(3, "two") })
 			wake <- struct{}{}
 			synctest.Wait()
-			w.wantText(t, "two")
+			w.do(func() { w.wantText(t, "two") })
 		})
 	})
 }
@@ -88,57 +91,69 @@ func TestRunDampsARepairStorm(t *testing.T) {
 		w := clocked(t)
 		w.publish(2, "one")
 		w.runFor(func(chan<- struct{}) {
-			started := w.active[app]
-			end := time.Now().Add(10 * time.Minute)
-			for time.Now().Before(end) {
-				w.running[app] = false
+			var before int
+			w.do(func() { before = w.active[app] })
+			for end := time.Now().Add(10 * time.Minute); time.Now().Before(end); pass(100 * time.Millisecond) {
+				w.do(func() { w.running[app] = false })
 				select {
 				case w.changes <- app:
 				default:
 				}
-				time.Sleep(100 * time.Millisecond)
 			}
-			n := w.active[app] - started
-			if n < damperFreeRepairs || n > 25 {
-				t.Errorf("a crash loop of ten minutes was repaired %d times", n)
-			}
+			w.do(func() {
+				if n := w.active[app] - before; n < damperFreeRepairs || n > 25 {
+					t.Errorf("a crash loop of ten minutes was repaired %d times", n)
+				}
+			})
 		})
 	})
 }
 
 const damperFreeRepairs = 5
 
-// A dead source is asked ever more rarely, and at once again when woken.
+// A dead source is asked ever more rarely.
 func TestRunBacksOffFromADeadSource(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		w := clocked(t)
 		w.publish(2, "one")
 		w.runFor(func(chan<- struct{}) {
-			w.down = &host.Error{Component: "source", Reason: v1.ReasonSourceUnreachable, Retry: true, Err: errors.New("refused")}
-			polls := len(w.polls)
-			time.Sleep(2 * time.Hour)
-			if n := len(w.polls) - polls; n < 8 || n > 25 {
-				t.Errorf("%d polls of a dead source in two hours", n)
-			}
-			w.down = nil
+			var polls int
+			w.do(func() {
+				w.down = &host.Error{Component: "source", Reason: v1.ReasonSourceUnreachable, Retry: true, Err: errors.New("refused")}
+				polls = len(w.polls)
+			})
+			pass(2 * time.Hour)
+			w.do(func() {
+				if n := len(w.polls) - polls; n < 8 || n > 25 {
+					t.Errorf("%d polls of a dead source in two hours", n)
+				}
+			})
 		})
 	})
 }
 
-// A failure that may pass is tried again without an event, a held one is not.
+// A failure that may pass is tried again without an event.
 func TestRunRetriesByItself(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		w := clocked(t)
 		w.stageErr = &host.Error{Component: "fetch", Reason: v1.ReasonRegistryUnreachable, Retry: true, Err: errors.New("refused")}
 		w.publish(2, "one")
 		w.runFor(func(chan<- struct{}) {
-			time.Sleep(10 * time.Second)
-			w.stageErr = nil
-			time.Sleep(5 * time.Minute)
-			w.wantText(t, "one")
-			if !w.running[app] {
-				t.Error("the service doesn't run")
-			}
+			pass(10 * time.Second)
+			w.do(func() { w.stageErr = nil })
+			pass(5 * time.Minute)
+			w.do(func() {
+				w.wantText(t, "one")
+				if !w.running[app] {
+					t.Error("the service doesn't run")
+				}
+			})
 		})
 	})
+}
+
+// pass lets time go by, and the loop finish what it then does.
+func pass(d time.Duration) {
+	time.Sleep(d)
+	synctest.Wait()
 }

@@ -8,7 +8,9 @@ import (
 	"fmt"
 	"log/slog"
 	"path/filepath"
+	"slices"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -28,8 +30,10 @@ import (
 // a host that lives in memory, so that failures happen when a test wants them.
 // The same loop on a real host is in test/integration.
 type world struct {
-	t    *testing.T
-	dir  string
+	t   *testing.T
+	dir string
+	// mu guards what follows where the loop runs beside the test.
+	mu   sync.Mutex
 	repo *trusttest.Repo
 	now  time.Time
 	// clock, if set, is used instead of now.
@@ -96,7 +100,13 @@ func (w *world) start() {
 	}, loop.Parts{
 		Source: w, Packages: w, Observer: w, Applier: w, Prober: w, Watcher: w, Notifier: quiet{},
 		Journal: j, Audit: audit, Log: slog.New(slog.DiscardHandler),
-		Publish: func(s v1.NodeStatus) error { w.status = s; return nil },
+		Publish: func(s v1.NodeStatus) error {
+			w.do(func() {
+				w.status = s
+				w.status.Conditions = slices.Clone(s.Conditions)
+			})
+			return nil
+		},
 	}, setAside)
 	if err != nil {
 		w.t.Fatal(err)
@@ -108,6 +118,13 @@ func (w *world) time() time.Time {
 		return w.clock()
 	}
 	return w.now
+}
+
+// do lets a test look at the world, or change it, while the loop runs.
+func (w *world) do(act func()) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	act()
 }
 
 // restart ends the agent without a goodbye and starts it again.
@@ -162,6 +179,8 @@ tasks:
 
 // Poll implements loop.Source.
 func (w *world) Poll(_ context.Context, known string) (*source.Snapshot, error) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
 	w.polls = append(w.polls, known)
 	if w.down != nil {
 		return nil, w.down
@@ -174,6 +193,8 @@ func (w *world) Poll(_ context.Context, known string) (*source.Snapshot, error) 
 
 // Stage implements loop.Packages.
 func (w *world) Stage(_ context.Context, p task.Package) error {
+	w.mu.Lock()
+	defer w.mu.Unlock()
 	if w.stageErr != nil {
 		return w.stageErr
 	}
@@ -194,6 +215,8 @@ func (w *world) Collect(map[string][]string) error { return nil }
 
 // Observe implements loop.Observer.
 func (w *world) Observe(_ context.Context, resources []task.Resource, inv host.Inventory) (host.Observed, error) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
 	w.observed++
 	o := host.Observed{Packages: map[string]host.PackageState{}, Files: map[string]host.FileState{}, Units: map[string]host.UnitState{}}
 	pkg := func(name string) {
@@ -251,6 +274,8 @@ func digest(data []byte) string {
 
 // Run implements loop.Applier: what agent/internal/apply does, in memory.
 func (w *world) Run(_ context.Context, steps []host.Step, inv *host.Inventory, save func(host.Inventory) error, record func(apply.Record)) error {
+	w.mu.Lock()
+	defer w.mu.Unlock()
 	for i, s := range steps {
 		if w.kill && i == len(steps)/2 {
 			return errKilled
@@ -313,6 +338,8 @@ func (w *world) applyStep(s host.Step, inv *host.Inventory) {
 
 // Probe implements loop.Prober.
 func (w *world) Probe(_ context.Context, services []task.Service) error {
+	w.mu.Lock()
+	defer w.mu.Unlock()
 	if w.unhealthy != nil {
 		return w.unhealthy(services)
 	}

@@ -1,0 +1,6 @@
+//go:build !race
+
+package child_test
+
+// raceDetector tells whether the test, and so its children, run with it.
+const raceDetector = false
