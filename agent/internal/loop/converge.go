@@ -257,7 +257,7 @@ func (l *Loop) notReached(d desired, e *host.Error) {
 
 // postpone sets the time of the next try of the target: 1s, 2s, 4s ... 5m.
 func (l *Loop) postpone() {
-	l.retryAt = l.Now().Add(jitter(backoff(l.Journal.State.Attempts, damperMax)))
+	l.retryAt = l.Now().Add(jitter(backoff(l.Journal.State.Attempts)))
 	l.Journal.State.Attempts++
 	if err := l.Journal.Save(); err != nil {
 		l.Log.Error("cannot save the journal", "error", err)
@@ -357,7 +357,7 @@ func (l *Loop) commit(d desired) bool {
 	if err := l.Journal.Save(); err != nil {
 		*s = before
 		l.fail("commit", host.AsError(err))
-		l.retryAt = l.Now().Add(backoff(s.Attempts, damperMax))
+		l.retryAt = l.Now().Add(backoff(s.Attempts))
 		s.Attempts++
 		l.Log.Error("cannot save the journal", "error", err)
 		return false

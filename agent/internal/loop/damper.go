@@ -29,7 +29,7 @@ func (d *damper) repaired(now time.Time) {
 func (d *damper) until(now time.Time) time.Time {
 	var wait time.Duration
 	if d.repairs >= damperFree {
-		wait = backoff(d.repairs-damperFree, damperMax)
+		wait = backoff(d.repairs-damperFree)
 	}
 	if now.Sub(d.last) > wait+damperQuiet {
 		d.repairs, wait = 0, 0
@@ -40,10 +40,10 @@ func (d *damper) until(now time.Time) time.Time {
 	return d.last.Add(wait)
 }
 
-// backoff is 1s, 2s, 4s ... up to limit for the nth (from 0) failure.
-func backoff(n int, limit time.Duration) time.Duration {
+// backoff is 1s, 2s, 4s ... up to damperMax for the nth (from 0) failure.
+func backoff(n int) time.Duration {
 	if n > 20 {
-		return limit
+		return damperMax
 	}
-	return min(time.Second<<max(n, 0), limit)
+	return min(time.Second<<max(n, 0), damperMax)
 }

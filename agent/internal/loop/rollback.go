@@ -19,7 +19,7 @@ func (l *Loop) failed(ctx context.Context, d desired, e *host.Error, fresh bool)
 		l.fail("repair", e)
 		l.condition(v1.Healthy, v1.False, e.Reason, e.Error())
 		l.damper.repaired(l.Now())
-		l.retryAt = l.Now().Add(backoff(l.damper.repairs, damperMax))
+		l.retryAt = l.Now().Add(backoff(l.damper.repairs))
 		l.Log.Error("cannot repair", "component", e.Component, "element", e.Element, "reason", e.Reason, "error", e)
 		return
 	}
@@ -89,7 +89,7 @@ func (l *Loop) rollback(ctx context.Context, from desired) {
 func (l *Loop) rollbackFailed(to journal.Manifest, e *host.Error) {
 	l.unproven = to.Digest
 	if l.Journal.State.Hold != nil {
-		l.retryAt = l.Now().Add(jitter(backoff(l.damper.repairs, damperMax)))
+		l.retryAt = l.Now().Add(jitter(backoff(l.damper.repairs)))
 		l.damper.repaired(l.Now())
 	}
 	l.auditAs(report.Record{Event: "rolled-back", Generation: to.Generation, Manifest: to.Digest, Result: "failed", Resource: e.Element, Error: e.Error()})
