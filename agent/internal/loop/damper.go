@@ -29,7 +29,7 @@ func (d *damper) repaired(now time.Time) {
 func (d *damper) until(now time.Time) time.Time {
 	var wait time.Duration
 	if d.repairs >= damperFree {
-		wait = backoff(d.repairs-damperFree)
+		wait = backoff(d.repairs - damperFree)
 	}
 	if now.Sub(d.last) > wait+damperQuiet {
 		d.repairs, wait = 0, 0
