@@ -55,7 +55,7 @@ func TestGitServerOutOfOrder(t *testing.T) {
 	g.shut.Store(true)
 	w.startAgent()
 	c := w.conditionIs(v1.Fresh, v1.False, v1.ReasonSourceUnreachable)
-	w.says(c.Message, "never reached")
+	w.says(c.Message, "ever fetched")
 	s := w.exits(4)
 	w.says(s.LastError.Element+": "+s.LastError.Message, "502", g.URL)
 	w.install()
